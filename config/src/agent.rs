@@ -1,0 +1,196 @@
+//! `agent.toml`: a provider's agent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::check::Checks;
+
+/// Everything an agent can be told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSettings {
+    /// Who the provider is, and which control API it serves.
+    pub agent: Agent,
+    /// How the gateway reaches this machine.
+    pub tunnel: Tunnel,
+    /// The gate between tunnel and container.
+    pub gate: Gate,
+    /// The container that a renter works in.
+    pub container: Container,
+    /// What renters are told about the machine: any keys, as they stand.
+    pub hardware: toml::Table,
+    /// What renters are told about the price: any keys, as they stand.
+    pub pricing: toml::Table,
+}
+
+/// `[agent]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// The provider's name for itself; required, 1 to 128 characters.
+    pub provider_id: String,
+    /// The control API: scheme, host and port, nothing after them.
+    pub control_url: Url,
+    /// Directory where the session's id and secret survive a restart; created at the first start.
+    pub state_dir: PathBuf,
+    /// How often the agent says that it is there, in seconds; 1 to 60.
+    pub heartbeat_seconds: u64,
+}
+
+/// `[tunnel]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// What carries the gateway's requests to the gate.
+    pub kind: TunnelKind,
+    /// The cloudflared program: a path, or a name that is looked up in `PATH`.
+    pub cloudflared_bin: PathBuf,
+    /// How cloudflared reaches its edge; none: its own choice (QUIC, without a fallback for quick tunnels).
+    pub protocol: Option<TunnelProtocol>,
+}
+
+/// What carries the gateway's requests to the gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelKind {
+    /// A cloudflared quick tunnel.
+    #[default]
+    Cloudflared,
+    /// None: the gateway runs on this machine and dials the gate on loopback.
+    Direct,
+}
+
+/// How cloudflared reaches its edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelProtocol {
+    /// QUIC over UDP.
+    Quic,
+    /// HTTP/2 over TCP: where UDP is blocked.
+    Http2,
+}
+
+/// `[gate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// Address and port that the tunnel connects to: loopback; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[container]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Image to run; built when it is missing.
+    pub image: String,
+    /// The container's name, and the stem of its volume's.
+    pub name: String,
+    /// Directory with the image's Dockerfile; none: the one that the agent carries.
+    pub build_context: Option<PathBuf>,
+    /// Memory, in bytes; 268,435,456 (256 MiB) to 2^50.
+    pub memory_bytes: u64,
+    /// Processor time, in cores; 0.1 to 1,024.
+    pub cpus: f64,
+    /// Processes and threads; 32 to 1,000,000. The server takes 3, each kernel 12.
+    pub pids: u64,
+    /// What becomes of the renter's files.
+    pub workspace: Workspace,
+    /// PEM file of roots that the image's build trusts, where its downloads pass an inspecting proxy. Not kept in the image.
+    pub ca_bundle: Option<PathBuf>,
+    /// `--build-arg` values for the image's build. The image's history shows them: no secrets here.
+    pub build_args: BTreeMap<String, String>,
+}
+
+/// What becomes of the renter's files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workspace {
+    /// A new volume for each renter, destroyed afterwards.
+    #[default]
+    Ephemeral,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            provider_id: String::new(),
+            control_url: Url::parse("http://127.0.0.1:10000").expect("a scheme, an address and a port"),
+            state_dir: PathBuf::from("/var/lib/runit-agent"),
+            heartbeat_seconds: 30,
+        }
+    }
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self { kind: TunnelKind::default(), cloudflared_bin: PathBuf::from("cloudflared"), protocol: None }
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)) }
+    }
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self {
+            image: "runit-jupyter".to_owned(),
+            name: "runit-session".to_owned(),
+            build_context: None,
+            memory_bytes: 4 << 30,
+            cpus: 2.0,
+            pids: 100,
+            workspace: Workspace::default(),
+            ca_bundle: None,
+            build_args: BTreeMap::new(),
+        }
+    }
+}
+
+impl AgentSettings {
+    pub(crate) const SECTIONS: [&str; 6] = ["agent", "tunnel", "gate", "container", "hardware", "pricing"];
+
+    pub(crate) fn check(&self, checks: &mut Checks<'_>) {
+        self.agent.check(checks);
+        self.container.check(checks);
+        let bin = &self.tunnel.cloudflared_bin;
+        checks.require("tunnel.cloudflared_bin", !bin.as_os_str().is_empty(), "must not be empty");
+        checks.require("gate.listen", self.gate.listen.ip().is_loopback(), "must be a loopback address");
+    }
+}
+
+impl Agent {
+    fn check(&self, checks: &mut Checks<'_>) {
+        let chars = self.provider_id.chars().count();
+        checks.require("agent.provider_id", chars > 0, "is required");
+        checks.require("agent.provider_id", chars <= 128, "must have at most 128 characters");
+        checks.origin("agent.control_url", &self.control_url);
+        checks.require("agent.state_dir", !self.state_dir.as_os_str().is_empty(), "must not be empty");
+        checks.range("agent.heartbeat_seconds", self.heartbeat_seconds, 1..=60);
+    }
+}
+
+impl Container {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.not_empty("container.image", &self.image);
+        checks.require("container.name", is_container_name(&self.name), "must be letters, digits, '_', '.', '-'");
+        checks.range("container.memory_bytes", self.memory_bytes, 256 << 20..=1 << 50);
+        checks.range("container.cpus", self.cpus, 0.1..=1_024.0);
+        checks.range("container.pids", self.pids, 32..=1_000_000);
+    }
+}
+
+/// What Docker takes: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+fn is_container_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    let first_is_plain = chars.next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let rest = chars.as_str();
+    first_is_plain && !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}

@@ -1,0 +1,82 @@
+//! Checks that go beyond a value's type: ranges, and keys that must fit together.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use url::{Host, Url};
+
+use crate::problem::{Problem, Source};
+
+/// Collects what fails, with the place that the value came from.
+pub(crate) struct Checks<'a> {
+    sources_by_key: &'a BTreeMap<String, Source>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Checks<'a> {
+    pub(crate) fn new(sources_by_key: &'a BTreeMap<String, Source>) -> Self {
+        Self { sources_by_key, problems: Vec::new() }
+    }
+
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    pub(crate) fn require(&mut self, key: &str, holds: bool, message: impl Into<String>) {
+        if !holds {
+            let source = self.sources_by_key.get(key).cloned().unwrap_or(Source::Default);
+            self.problems.push(Problem { key: key.to_owned(), source, message: message.into() });
+        }
+    }
+
+    pub(crate) fn range<N: PartialOrd + Display>(&mut self, key: &str, value: N, range: RangeInclusive<N>) {
+        let message = format!("{value} is not from {} to {}", range.start(), range.end());
+        self.require(key, range.contains(&value), message);
+    }
+
+    pub(crate) fn not_empty(&mut self, key: &str, text: &str) {
+        self.require(key, !text.trim().is_empty(), "must not be empty");
+    }
+
+    /// Scheme, host and perhaps a port: what paths are appended to, and what an `Origin` header is compared with.
+    pub(crate) fn origin(&mut self, key: &str, url: &Url) {
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        self.require(key, plain, "must be http:// or https://, a host and perhaps a port, and nothing after them");
+    }
+
+    /// Each an address or a name exactly as it is compared: lower case, without scheme, port or final dot.
+    pub(crate) fn hosts(&mut self, key: &str, hosts: &[String]) {
+        for host in hosts {
+            let canonical = match host.parse::<IpAddr>() {
+                Ok(address) => address.to_string() == *host,
+                Err(_) => {
+                    matches!(Host::parse(host), Ok(Host::Domain(name)) if name == *host && !name.ends_with('.'))
+                }
+            };
+            self.require(key, canonical, format!("{host:?} is not a plain lower-case host name or an address"));
+        }
+    }
+
+    /// No two of `listeners` may take the same port of the same address; port 0 is a free one and never does.
+    pub(crate) fn distinct(&mut self, listeners: &[(&str, SocketAddr)]) {
+        for (index, (key, address)) in listeners.iter().enumerate() {
+            let clash = listeners[..index].iter().find(|(_, other)| overlap(*other, *address));
+            if let Some((other, _)) = clash {
+                self.require(key, false, format!("takes the same port as {other}"));
+            }
+        }
+    }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same_address
+}

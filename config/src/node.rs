@@ -1,0 +1,313 @@
+//! `runit.toml`: the gateway with its control API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::check::Checks;
+use crate::secret::Secret;
+
+/// Everything a node can be told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSettings {
+    /// The data plane: what renters connect to.
+    pub gateway: Gateway,
+    /// Which providers' servers may be dialled, and how.
+    pub upstream: Upstream,
+    /// The control API and its sweeper.
+    pub control: Control,
+    /// The byte cap and how it is leased.
+    pub quota: Quota,
+    /// How a session is bound to its renter's address.
+    pub lock: Lock,
+    /// Logging.
+    pub log: Log,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Address and port that renters connect to.
+    pub listen: SocketAddr,
+    /// The gateway as renters' browsers name it: scheme, host and port, nothing after them.
+    pub public_url: Url,
+    /// Address and port of metrics and operator calls. Other than loopback only with `operator_key`.
+    pub admin_listen: SocketAddr,
+    /// What the admin listener demands as `Authorization: Bearer`; at least 16 characters. None: it demands nothing,
+    /// which is allowed on loopback only.
+    pub operator_key: Option<Secret>,
+    /// Longest request head, in bytes; 1,024 to 1,048,576.
+    pub head_max_bytes: usize,
+    /// From a connection's start to its first byte, in ms; 100 to 600,000.
+    pub first_byte_timeout_ms: u64,
+    /// From a head's first byte to its last, in ms; 100 to 600,000.
+    pub head_timeout_ms: u64,
+    /// How long an idle keep-alive connection stays open, in seconds; 1 to 3,600.
+    pub keepalive_seconds: u64,
+    /// How long a WebSocket may be silent both ways, in seconds; 1 to 604,800.
+    pub websocket_idle_seconds: u64,
+    /// Time for TCP and TLS to a provider, in ms; 100 to 600,000.
+    pub upstream_connect_timeout_ms: u64,
+    /// Time for a provider's first byte, in ms; 100 to 3,600,000.
+    pub upstream_first_byte_timeout_ms: u64,
+    /// Worker threads; 0 (one for each core) to 1,024.
+    pub threads: usize,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Exact host names that a provider may register beside `<label>.trycloudflare.com`.
+    pub hosts: Vec<String>,
+    /// Names or addresses that may be registered with plain `http://`, and with loopback or private addresses:
+    /// for use on one machine.
+    pub plain_http_hosts: Vec<String>,
+    /// PEM file of roots that are trusted for providers' certificates, beside the usual ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Address and port of the control API and the renter's pages.
+    pub listen: SocketAddr,
+    /// The control API as providers and renters name it: scheme, host and port, nothing after them.
+    pub public_url: Url,
+    /// Directory of the embedded store and of the sealing key; created at the first start.
+    pub data_dir: PathBuf,
+    /// A provider that sends no heartbeat for this long is removed, in seconds; 1 to 86,400.
+    pub provider_silent_seconds: u64,
+    /// A renter who is absent for this long loses the lock, in seconds; 1 to 86,400.
+    pub renter_absent_seconds: u64,
+    /// How often the sweeper looks for either, in ms; 10 to 60,000.
+    pub sweep_interval_ms: u64,
+    /// Longest request body, in bytes; 1,024 to 1,073,741,824.
+    pub body_max_bytes: usize,
+    /// Calls for each address, whatever they are.
+    pub general_limit: Limit,
+    /// Sessions created for each address.
+    pub creation_limit: Limit,
+    /// Heartbeats for each address.
+    pub heartbeat_limit: Limit,
+    /// Origins of renter's pages that are hosted elsewhere; they get CORS, without credentials.
+    pub cors_origins: Vec<Url>,
+}
+
+/// At most `requests` in any `seconds`, wherever that window starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// 1 to 1,000,000.
+    pub requests: u32,
+    /// 1 to 86,400.
+    pub seconds: u64,
+}
+
+/// `[quota]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes in and out, for each session, in any 24 hours; 1 to 2^50.
+    pub cap_bytes: u64,
+    /// Smallest lease away from the cap, in bytes; 1 to `lease_max_bytes`.
+    pub lease_min_bytes: u64,
+    /// Largest lease, in bytes; up to 2^32.
+    pub lease_max_bytes: u64,
+    /// How long a lease may be spent from, in seconds; 1 to 3,600.
+    pub lease_ttl_seconds: u64,
+    /// How long a stream waits for a lease before it is cut, in ms; 10 to 60,000 and shorter than a lease.
+    pub renewal_wait_ms: u64,
+}
+
+/// `[lock]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// How closely an address must match the lock's.
+    pub mode: LockMode,
+}
+
+/// How closely a renter's address must match the one that took the lock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockMode {
+    /// The same address.
+    #[default]
+    Exact,
+    /// The same /24 (IPv4) or /64 (IPv6).
+    Prefix,
+    /// Any address; a mismatch is logged.
+    Observe,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A `tracing` filter: a level, or `target=level` parts with commas between them.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: local_url(8080),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
+            operator_key: None,
+            head_max_bytes: 32 * 1024,
+            first_byte_timeout_ms: 10_000,
+            head_timeout_ms: 3_000,
+            keepalive_seconds: 75,
+            websocket_idle_seconds: 3_600,
+            upstream_connect_timeout_ms: 10_000,
+            upstream_first_byte_timeout_ms: 100_000,
+            threads: 0,
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 10_000)),
+            public_url: local_url(10_000),
+            data_dir: PathBuf::from("/var/lib/runit"),
+            provider_silent_seconds: 120,
+            renter_absent_seconds: 60,
+            sweep_interval_ms: 1_000,
+            body_max_bytes: 10 * 1024 * 1024,
+            general_limit: Limit { requests: 100, seconds: 900 },
+            creation_limit: Limit { requests: 10, seconds: 300 },
+            heartbeat_limit: Limit { requests: 100, seconds: 60 },
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            cap_bytes: 10 << 30,
+            lease_min_bytes: 1 << 20,
+            lease_max_bytes: 64 << 20,
+            lease_ttl_seconds: 60,
+            renewal_wait_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+impl NodeSettings {
+    pub(crate) const SECTIONS: [&str; 6] = ["gateway", "upstream", "control", "quota", "lock", "log"];
+
+    pub(crate) fn check(&self, checks: &mut Checks<'_>) {
+        self.gateway.check(checks);
+        self.control.check(checks);
+        self.quota.check(checks);
+        checks.hosts("upstream.hosts", &self.upstream.hosts);
+        checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);
+        checks.not_empty("log.filter", &self.log.filter);
+        checks.distinct(&[
+            ("gateway.listen", self.gateway.listen),
+            ("gateway.admin_listen", self.gateway.admin_listen),
+            ("control.listen", self.control.listen),
+        ]);
+    }
+}
+
+impl Gateway {
+    const OPERATOR_KEY_MIN_CHARS: usize = 16;
+
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.origin("gateway.public_url", &self.public_url);
+        match &self.operator_key {
+            Some(key) => {
+                let enough = key.expose().chars().count() >= Self::OPERATOR_KEY_MIN_CHARS;
+                checks.require("gateway.operator_key", enough, "must have at least 16 characters");
+            }
+            None => {
+                let loopback = self.admin_listen.ip().is_loopback();
+                checks.require("gateway.admin_listen", loopback, "needs gateway.operator_key unless it is loopback");
+            }
+        }
+        checks.range("gateway.head_max_bytes", self.head_max_bytes, 1_024..=1 << 20);
+        checks.range("gateway.first_byte_timeout_ms", self.first_byte_timeout_ms, 100..=600_000);
+        checks.range("gateway.head_timeout_ms", self.head_timeout_ms, 100..=600_000);
+        checks.range("gateway.keepalive_seconds", self.keepalive_seconds, 1..=3_600);
+        checks.range("gateway.websocket_idle_seconds", self.websocket_idle_seconds, 1..=604_800);
+        checks.range("gateway.upstream_connect_timeout_ms", self.upstream_connect_timeout_ms, 100..=600_000);
+        checks.range("gateway.upstream_first_byte_timeout_ms", self.upstream_first_byte_timeout_ms, 100..=3_600_000);
+        checks.range("gateway.threads", self.threads, 0..=1_024);
+    }
+}
+
+impl Control {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.origin("control.public_url", &self.public_url);
+        checks.require("control.data_dir", !self.data_dir.as_os_str().is_empty(), "must not be empty");
+        checks.range("control.provider_silent_seconds", self.provider_silent_seconds, 1..=86_400);
+        checks.range("control.renter_absent_seconds", self.renter_absent_seconds, 1..=86_400);
+        checks.range("control.sweep_interval_ms", self.sweep_interval_ms, 10..=60_000);
+        checks.range("control.body_max_bytes", self.body_max_bytes, 1_024..=1 << 30);
+        for (key, limit) in [
+            ("control.general_limit", self.general_limit),
+            ("control.creation_limit", self.creation_limit),
+            ("control.heartbeat_limit", self.heartbeat_limit),
+        ] {
+            checks.require(key, (1..=1_000_000).contains(&limit.requests), "requests is not from 1 to 1000000");
+            checks.require(key, (1..=86_400).contains(&limit.seconds), "seconds is not from 1 to 86400");
+        }
+        for origin in &self.cors_origins {
+            checks.origin("control.cors_origins", origin);
+        }
+    }
+}
+
+impl Quota {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.range("quota.cap_bytes", self.cap_bytes, 1..=1 << 50);
+        checks.range("quota.lease_min_bytes", self.lease_min_bytes, 1..=1 << 32);
+        checks.range("quota.lease_max_bytes", self.lease_max_bytes, 1..=1 << 32);
+        checks.range("quota.lease_ttl_seconds", self.lease_ttl_seconds, 1..=3_600);
+        checks.range("quota.renewal_wait_ms", self.renewal_wait_ms, 10..=60_000);
+        checks.require(
+            "quota.lease_min_bytes",
+            self.lease_min_bytes <= self.lease_max_bytes,
+            "must not be more than quota.lease_max_bytes",
+        );
+        checks.require(
+            "quota.renewal_wait_ms",
+            self.renewal_wait_ms < self.lease_ttl_seconds.saturating_mul(1_000),
+            "must be shorter than quota.lease_ttl_seconds",
+        );
+    }
+}
+
+fn local_url(port: u16) -> Url {
+    Url::parse(&format!("http://127.0.0.1:{port}")).expect("a scheme, an address and a port")
+}
