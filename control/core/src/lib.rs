@@ -1,0 +1,41 @@
+//! The rules of RUNIT, without IO.
+//!
+//! Everything here takes values (and `now`, where time matters) and returns values. Sockets, clocks, randomness,
+//! files and the environment live in the crates around this one. The two traits at the border are [`Authority`],
+//! which is what the data plane asks, and [`Store`], which is what the control plane keeps.
+//!
+//! | module | answers |
+//! | --- | --- |
+//! | [`id`], [`secret`], [`time`], [`address`] | what a thing is called, and when and where from |
+//! | [`session`] | which state a session is in, and what may change it |
+//! | [`permit`] | whether a request may pass |
+//! | [`upstream`] | whether a URL may be registered and an address dialled |
+//! | [`ledger`] | how many bytes a session may still lease (kept durably by the store) |
+//! | [`budget`] | how many leased bytes a node may still spend (atomics, on the hot path) |
+//! | [`lease_book`] | which lease the spent bytes belong to |
+//! | [`event`] | what goes into the audit trail |
+
+pub mod address;
+pub mod authority;
+pub mod budget;
+pub mod event;
+pub mod id;
+pub mod lease_book;
+pub mod ledger;
+pub mod permit;
+pub mod secret;
+pub mod session;
+pub mod store;
+pub mod time;
+pub mod upstream;
+
+pub use address::{LockMode, NetworkKey, RenterAddress};
+pub use authority::{Authority, DirectoryChange};
+pub use event::{EventKind, SecurityEvent};
+pub use id::{LeaseId, NodeId, ProviderId, SessionId};
+pub use permit::{Permit, Presented, Rejection};
+pub use secret::{AccessToken, Secret, SecretHash};
+pub use session::{Lock, Session, SessionState, SessionStatus, SessionView};
+pub use store::Store;
+pub use time::{Clock, Timestamp};
+pub use upstream::{UpstreamPolicy, UpstreamUrl};

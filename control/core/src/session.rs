@@ -1,0 +1,418 @@
+//! A session and its life.
+//!
+//! ```text
+//!           register                  first use by (token, address)
+//!   none ─────────────▶ READY ─────────────────────────────────────▶ LOCKED
+//!                         ▲                                             │ released · renter absent · operator
+//!                         │ a new credential: the workspace is fresh    ▼
+//!                         └───────────────────────────────────── RECYCLING
+//!   any state: no provider heartbeat, or deregistered ─▶ REMOVED (its tokens die with it)
+//! ```
+//!
+//! REMOVED is kept as a tombstone: the id stays its provider's, and the ledger under it stays what it was, so that
+//! leaving and coming back resets no cap.
+//!
+//! Invariant: a workspace that a renter has touched is never READY again. The sign of a fresh workspace is a *new
+//! upstream credential*, since each workspace has its own; the same credential again means the same workspace.
+
+use std::time::Duration;
+
+use crate::address::{LockMode, RenterAddress};
+use crate::id::{ProviderId, SessionId};
+use crate::permit::Rejection;
+use crate::secret::{Secret, SecretHash};
+use crate::time::Timestamp;
+use crate::upstream::UpstreamUrl;
+
+/// How many unused tokens a session may have outstanding; the oldest goes when one more is issued.
+pub const OUTSTANDING_TOKENS: usize = 64;
+
+/// All that is kept about a session, its ledger apart.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its name, and the identity of its cap.
+    pub id: SessionId,
+    /// Who rents it out.
+    pub provider: ProviderId,
+    /// Hash of the secret that its agent proves itself with.
+    pub provider_secret: SecretHash,
+    /// Where it is reached and how it presents itself.
+    pub offer: Offer,
+    /// Counted up with each change that the data plane must hear of.
+    pub revision: u64,
+    /// When it was first registered.
+    pub registered_at: Timestamp,
+    /// When its agent was last heard of.
+    pub provider_seen_at: Timestamp,
+    /// Bytes, both directions, that any 24 h may see.
+    pub cap_bytes: u64,
+    /// Where in its life it is.
+    pub state: SessionState,
+}
+
+/// What a provider offers: the part of a session that registration sets and a new tunnel replaces.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The tunnel, or a listed host.
+    pub upstream: UpstreamUrl,
+    /// The credential that the upstream wants, sealed by control (AEAD); never kept in the clear.
+    pub sealed_credential: Vec<u8>,
+    /// What tells one credential from another without opening either.
+    pub credential_hash: SecretHash,
+    /// Hardware as JSON text, as the provider describes it.
+    pub hardware: Option<String>,
+    /// Price as JSON text, as the provider describes it.
+    pub pricing: Option<String>,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// Free; each of these tokens would take the lock.
+    Ready {
+        /// Hashes of tokens that were issued and not used, oldest first.
+        tokens: Vec<SecretHash>,
+    },
+    /// Rented.
+    Locked(Lock),
+    /// Waiting for its agent to bring a fresh workspace.
+    Recycling {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Gone; a tombstone.
+    Removed {
+        /// Since when.
+        since: Timestamp,
+        /// Whether the workspace was untouched then.
+        clean: bool,
+    },
+}
+
+/// Who holds a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// The token that took it.
+    pub token: SecretHash,
+    /// The address that took it.
+    pub address: RenterAddress,
+    /// The cookie of the browser that took it or joined it first; none for programs.
+    pub cookie: Option<SecretHash>,
+    /// When it was taken.
+    pub taken_at: Timestamp,
+    /// When its renter was last present: a heartbeat, payload, or a WebSocket that answers.
+    pub renter_seen_at: Timestamp,
+}
+
+/// A session's state without its data, as APIs and metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionStatus {
+    /// Free.
+    Ready,
+    /// Rented.
+    Locked,
+    /// Being made clean.
+    Recycling,
+    /// Gone.
+    Removed,
+}
+
+impl SessionStatus {
+    /// The word in the public interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "READY",
+            Self::Locked => "LOCKED",
+            Self::Recycling => "RECYCLING",
+            Self::Removed => "REMOVED",
+        }
+    }
+}
+
+/// A change that a session's state does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing of the kind is there, or no longer.
+    #[error("the session is {}", .0.as_str())]
+    WrongState(SessionStatus),
+    /// The caller is not who the lock or the registration belongs to.
+    #[error("not the caller's session")]
+    NotYours,
+    /// The one who would be dropped for silence was heard of in the meantime.
+    #[error("still present")]
+    StillPresent,
+    /// The renter's token, cookie or address does not do.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+/// A renter's attempt to take a session, or a browser's to join the lock that its renter's program took.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The token presented.
+    pub token: SecretHash,
+    /// Where from.
+    pub address: RenterAddress,
+    /// The cookie that the gateway would set, for browsers.
+    pub cookie: Option<SecretHash>,
+}
+
+/// One thing that happens to a session; a store applies it and keeps the outcome in one transaction.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A token was issued to somebody who asked for one.
+    IssueToken(SecretHash),
+    /// A renter's first use.
+    Claim(Claim, LockMode),
+    /// The renter gives the session back.
+    Release {
+        /// The token of the lock.
+        token: SecretHash,
+        /// Where the request comes from.
+        address: RenterAddress,
+        /// How strictly the address is compared.
+        mode: LockMode,
+    },
+    /// The renter's page says that somebody is there.
+    RenterHeartbeat {
+        /// The token of the lock.
+        token: SecretHash,
+        /// Where the request comes from.
+        address: RenterAddress,
+        /// How strictly the address is compared.
+        mode: LockMode,
+    },
+    /// The sweeper asks whether the renter has been gone for so long.
+    RenterAbsent(Duration),
+    /// The sweeper asks whether the provider has been silent for so long.
+    ProviderSilent(Duration),
+    /// The operator ends the lock.
+    Cut,
+    /// The agent reports a new URL, a fresh workspace, or both.
+    Refresh(Offer),
+    /// The provider deregisters.
+    Remove,
+}
+
+impl Session {
+    /// A session registered for the first time.
+    pub fn register(
+        id: SessionId,
+        provider: ProviderId,
+        provider_secret: SecretHash,
+        offer: Offer,
+        cap_bytes: u64,
+        now: Timestamp,
+    ) -> Self {
+        let state = SessionState::Ready { tokens: Vec::new() };
+        Self {
+            id,
+            provider,
+            provider_secret,
+            offer,
+            revision: 1,
+            registered_at: now,
+            provider_seen_at: now,
+            cap_bytes,
+            state,
+        }
+    }
+
+    /// The same agent registers its session again, after a restart or a silence.
+    ///
+    /// # Errors
+    /// [`Refusal::NotYours`] if provider or secret are not the ones that it was registered with.
+    pub fn register_again(
+        &mut self,
+        provider: &ProviderId,
+        provider_secret: SecretHash,
+        offer: Offer,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.provider != *provider || self.provider_secret != provider_secret {
+            return Err(Refusal::NotYours);
+        }
+        let fresh = self.offer.credential_hash != offer.credential_hash;
+        match self.state {
+            SessionState::Removed { clean, .. } if clean || fresh => {
+                self.state = SessionState::Ready { tokens: Vec::new() };
+            }
+            SessionState::Removed { .. } => self.state = SessionState::Recycling { since: now },
+            SessionState::Recycling { .. } if fresh => self.state = SessionState::Ready { tokens: Vec::new() },
+            SessionState::Ready { .. } | SessionState::Locked(_) | SessionState::Recycling { .. } => {}
+        }
+        self.offer = offer;
+        self.provider_seen_at = now;
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Applies one change.
+    ///
+    /// # Errors
+    /// A [`Refusal`], with the session unchanged.
+    pub fn apply(&mut self, change: Change, now: Timestamp) -> Result<(), Refusal> {
+        match change {
+            Change::IssueToken(token) => self.issue_token(token)?,
+            Change::Claim(claim, mode) => self.claim(claim, mode, now)?,
+            Change::Release { token, address, mode } => {
+                self.holder(token, address, mode)?;
+                self.state = SessionState::Recycling { since: now };
+            }
+            Change::RenterHeartbeat { token, address, mode } => {
+                let lock = self.holder(token, address, mode)?;
+                lock.renter_seen_at = lock.renter_seen_at.max(now);
+                return Ok(()); // nothing that the data plane must hear of
+            }
+            Change::RenterAbsent(limit) => self.renter_absent(limit, now)?,
+            Change::ProviderSilent(limit) => {
+                if now.since(self.provider_seen_at) < limit {
+                    return Err(Refusal::StillPresent);
+                }
+                self.remove(now)?;
+            }
+            Change::Cut => {
+                let SessionState::Locked(_) = self.state else { return Err(self.wrong_state()) };
+                self.state = SessionState::Recycling { since: now };
+            }
+            Change::Refresh(offer) => self.refresh(offer, now)?,
+            Change::Remove => self.remove(now)?,
+        }
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// The state without its data.
+    pub const fn status(&self) -> SessionStatus {
+        match self.state {
+            SessionState::Ready { .. } => SessionStatus::Ready,
+            SessionState::Locked(_) => SessionStatus::Locked,
+            SessionState::Recycling { .. } => SessionStatus::Recycling,
+            SessionState::Removed { .. } => SessionStatus::Removed,
+        }
+    }
+
+    /// The lock, while there is one.
+    pub const fn lock(&self) -> Option<&Lock> {
+        match &self.state {
+            SessionState::Locked(lock) => Some(lock),
+            _ => None,
+        }
+    }
+
+    /// The path that the session's Jupyter lives under: `/s/<id>/`.
+    pub fn base_path(&self) -> String {
+        base_path(self.id)
+    }
+
+    fn issue_token(&mut self, token: SecretHash) -> Result<(), Refusal> {
+        let SessionState::Ready { tokens } = &mut self.state else { return Err(self.wrong_state()) };
+        if tokens.len() >= OUTSTANDING_TOKENS {
+            tokens.remove(0);
+        }
+        tokens.push(token);
+        Ok(())
+    }
+
+    fn claim(&mut self, claim: Claim, mode: LockMode, now: Timestamp) -> Result<(), Refusal> {
+        match &mut self.state {
+            SessionState::Ready { tokens } if tokens.contains(&claim.token) => {
+                self.state = SessionState::Locked(Lock {
+                    token: claim.token,
+                    address: claim.address,
+                    cookie: claim.cookie,
+                    taken_at: now,
+                    renter_seen_at: now,
+                });
+                Ok(())
+            }
+            SessionState::Locked(lock) if lock.token == claim.token => {
+                if !mode.admits(lock.address, claim.address) {
+                    return Err(Rejection::AddressMismatch.into());
+                }
+                if claim.cookie.is_some() && lock.cookie.is_some() {
+                    return Err(Rejection::AlreadyInUse.into());
+                }
+                lock.cookie = lock.cookie.or(claim.cookie);
+                lock.renter_seen_at = lock.renter_seen_at.max(now);
+                Ok(())
+            }
+            _ => Err(Rejection::InvalidToken.into()),
+        }
+    }
+
+    fn holder(&mut self, token: SecretHash, address: RenterAddress, mode: LockMode) -> Result<&mut Lock, Refusal> {
+        match &mut self.state {
+            SessionState::Locked(lock) if lock.token == token => {
+                if mode.admits(lock.address, address) {
+                    Ok(lock)
+                } else {
+                    Err(Rejection::AddressMismatch.into())
+                }
+            }
+            _ => Err(Rejection::InvalidToken.into()),
+        }
+    }
+
+    fn renter_absent(&mut self, limit: Duration, now: Timestamp) -> Result<(), Refusal> {
+        let Some(lock) = self.lock() else { return Err(self.wrong_state()) };
+        if now.since(lock.renter_seen_at) < limit {
+            return Err(Refusal::StillPresent);
+        }
+        self.state = SessionState::Recycling { since: now };
+        Ok(())
+    }
+
+    fn refresh(&mut self, offer: Offer, now: Timestamp) -> Result<(), Refusal> {
+        let fresh = self.offer.credential_hash != offer.credential_hash;
+        match self.state {
+            SessionState::Removed { .. } => return Err(self.wrong_state()),
+            SessionState::Recycling { .. } if fresh => self.state = SessionState::Ready { tokens: Vec::new() },
+            _ => {}
+        }
+        self.offer = offer;
+        self.provider_seen_at = self.provider_seen_at.max(now);
+        Ok(())
+    }
+
+    fn remove(&mut self, now: Timestamp) -> Result<(), Refusal> {
+        let clean = match self.state {
+            SessionState::Removed { .. } => return Err(self.wrong_state()),
+            SessionState::Ready { .. } => true,
+            SessionState::Locked(_) | SessionState::Recycling { .. } => false,
+        };
+        self.state = SessionState::Removed { since: now, clean };
+        Ok(())
+    }
+
+    const fn wrong_state(&self) -> Refusal {
+        Refusal::WrongState(self.status())
+    }
+}
+
+/// The path that a session's Jupyter lives under: `/s/<id>/`.
+pub fn base_path(id: SessionId) -> String {
+    format!("/s/{id}/")
+}
+
+/// What the data plane knows of a session: enough to decide on a request and to reach the upstream.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Its name.
+    pub id: SessionId,
+    /// The revision that this is a view of; an older view never replaces a newer one.
+    pub revision: u64,
+    /// The state without its data.
+    pub status: SessionStatus,
+    /// The lock, while there is one.
+    pub lock: Option<Lock>,
+    /// Where it is reached.
+    pub upstream: UpstreamUrl,
+    /// The credential that the upstream wants, opened.
+    pub credential: Secret,
+    /// Bytes, both directions, that any 24 h may see.
+    pub cap_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests;

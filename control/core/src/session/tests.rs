@@ -1,0 +1,197 @@
+use super::*;
+use crate::upstream::UpstreamPolicy;
+use uuid::Uuid;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_ms(seconds * 1000)
+}
+
+fn address(last: u8) -> RenterAddress {
+    RenterAddress::new([127, 0, 0, last].into())
+}
+
+fn offer(credential: &str) -> Offer {
+    Offer {
+        upstream: UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).expect("valid"),
+        sealed_credential: credential.as_bytes().to_vec(),
+        credential_hash: SecretHash::of(credential),
+        hardware: None,
+        pricing: None,
+    }
+}
+
+fn ready() -> Session {
+    let provider = "p".parse().expect("valid");
+    let id = SessionId::from_uuid(Uuid::from_u128(1));
+    let mut session = Session::register(id, provider, SecretHash::of("provider"), offer("one"), 100, at(0));
+    for token in ["token", "other"] {
+        session.apply(Change::IssueToken(SecretHash::of(token)), at(1)).expect("ready");
+    }
+    session
+}
+
+fn claim(token: &str, last: u8, cookie: Option<&str>) -> Change {
+    let claim = Claim { token: SecretHash::of(token), address: address(last), cookie: cookie.map(SecretHash::of) };
+    Change::Claim(claim, LockMode::Exact)
+}
+
+fn locked() -> Session {
+    let mut session = ready();
+    session.apply(claim("token", 1, Some("cookie")), at(2)).expect("the first use");
+    session
+}
+
+fn release(token: &str, last: u8) -> Change {
+    Change::Release { token: SecretHash::of(token), address: address(last), mode: LockMode::Exact }
+}
+
+#[test]
+fn the_first_use_takes_the_lock_and_kills_the_other_tokens() {
+    let mut session = locked();
+    assert_eq!(session.status(), SessionStatus::Locked);
+    assert_eq!(session.apply(claim("other", 1, None), at(3)), Err(Rejection::InvalidToken.into()));
+}
+
+#[test]
+fn an_unknown_token_takes_nothing() {
+    let mut session = ready();
+    assert_eq!(session.apply(claim("guess", 1, None), at(2)), Err(Rejection::InvalidToken.into()));
+    assert_eq!(session.status(), SessionStatus::Ready);
+}
+
+#[test]
+fn another_browser_is_told_that_the_session_is_in_use() {
+    let mut session = locked();
+    assert_eq!(session.apply(claim("token", 1, Some("second")), at(3)), Err(Rejection::AlreadyInUse.into()));
+    assert_eq!(session.lock().and_then(|lock| lock.cookie), Some(SecretHash::of("cookie")));
+}
+
+#[test]
+fn a_browser_may_join_the_lock_that_a_program_took_once() {
+    let mut session = ready();
+    session.apply(claim("token", 1, None), at(2)).expect("a program's first use");
+    session.apply(claim("token", 1, Some("cookie")), at(3)).expect("the renter's browser");
+    assert_eq!(session.apply(claim("token", 1, Some("second")), at(4)), Err(Rejection::AlreadyInUse.into()));
+}
+
+#[test]
+fn another_address_gets_nowhere_with_the_token() {
+    let mut session = locked();
+    for change in [claim("token", 2, None), claim("token", 2, Some("c")), release("token", 2)] {
+        assert_eq!(session.apply(change, at(3)), Err(Rejection::AddressMismatch.into()));
+    }
+    assert_eq!(session.status(), SessionStatus::Locked);
+}
+
+#[test]
+fn a_released_session_is_ready_only_with_a_new_credential() {
+    let mut session = locked();
+    session.apply(release("token", 1), at(3)).expect("its holder");
+    assert_eq!(session.status(), SessionStatus::Recycling);
+    session.apply(Change::Refresh(offer("one")), at(4)).expect("a new tunnel only");
+    assert_eq!(session.status(), SessionStatus::Recycling);
+    session.apply(Change::Refresh(offer("two")), at(5)).expect("a fresh workspace");
+    assert_eq!(session.state, SessionState::Ready { tokens: vec![] });
+}
+
+#[test]
+fn a_new_tunnel_leaves_the_lock_alone() {
+    let mut session = locked();
+    let before = session.lock().cloned();
+    session.apply(Change::Refresh(offer("two")), at(3)).expect("allowed");
+    assert_eq!(session.lock().cloned(), before);
+}
+
+#[test]
+fn an_absent_renter_loses_the_lock_and_a_present_one_does_not() {
+    let mut session = locked();
+    assert_eq!(session.apply(Change::RenterAbsent(MINUTE), at(61)), Err(Refusal::StillPresent));
+    let heartbeat =
+        Change::RenterHeartbeat { token: SecretHash::of("token"), address: address(1), mode: LockMode::Exact };
+    session.apply(heartbeat, at(30)).expect("its holder");
+    assert_eq!(session.apply(Change::RenterAbsent(MINUTE), at(62)), Err(Refusal::StillPresent));
+    session.apply(Change::RenterAbsent(MINUTE), at(90)).expect("gone for a minute");
+    assert_eq!(session.status(), SessionStatus::Recycling);
+}
+
+#[test]
+fn a_silent_provider_is_removed_and_comes_back_dirty_with_the_same_workspace() {
+    let mut session = locked();
+    assert_eq!(session.apply(Change::ProviderSilent(MINUTE), at(59)), Err(Refusal::StillPresent));
+    session.apply(Change::ProviderSilent(MINUTE), at(60)).expect("silent");
+    assert_eq!(session.status(), SessionStatus::Removed);
+    let provider = "p".parse().expect("valid");
+    session.register_again(&provider, SecretHash::of("provider"), offer("one"), at(70)).expect("the same agent");
+    assert_eq!(session.status(), SessionStatus::Recycling);
+}
+
+#[test]
+fn an_agent_that_restarts_with_a_fresh_workspace_is_ready_at_once() {
+    let mut session = locked();
+    session.apply(Change::Remove, at(3)).expect("deregistered");
+    let provider = "p".parse().expect("valid");
+    session.register_again(&provider, SecretHash::of("provider"), offer("two"), at(4)).expect("the same agent");
+    assert_eq!(session.state, SessionState::Ready { tokens: vec![] });
+}
+
+#[test]
+fn a_session_that_was_never_rented_comes_back_ready() {
+    let mut session = ready();
+    session.apply(Change::Remove, at(3)).expect("deregistered");
+    let provider = "p".parse().expect("valid");
+    session.register_again(&provider, SecretHash::of("provider"), offer("one"), at(4)).expect("the same agent");
+    assert_eq!(session.state, SessionState::Ready { tokens: vec![] });
+}
+
+#[test]
+fn somebody_else_cannot_register_a_known_id() {
+    let mut session = locked();
+    let (us, them) = ("p".parse().expect("valid"), "q".parse().expect("valid"));
+    for (provider, secret) in [(&us, "guess"), (&them, "provider")] {
+        let refused = session.register_again(provider, SecretHash::of(secret), offer("two"), at(3));
+        assert_eq!(refused, Err(Refusal::NotYours));
+    }
+    assert_eq!(session.status(), SessionStatus::Locked);
+}
+
+#[test]
+fn a_removed_session_takes_no_change() {
+    let mut session = locked();
+    session.apply(Change::Remove, at(3)).expect("deregistered");
+    let changes = [
+        Change::IssueToken(SecretHash::of("t")),
+        claim("token", 1, None),
+        release("token", 1),
+        Change::Cut,
+        Change::Refresh(offer("two")),
+        Change::Remove,
+        Change::RenterAbsent(Duration::ZERO),
+    ];
+    for change in changes {
+        assert!(session.apply(change.clone(), at(4)).is_err(), "{change:?}");
+        assert_eq!(session.status(), SessionStatus::Removed);
+    }
+}
+
+#[test]
+fn outstanding_tokens_are_bounded_and_the_oldest_goes_first() {
+    let mut session = ready();
+    for n in 0..OUTSTANDING_TOKENS {
+        session.apply(Change::IssueToken(SecretHash::of(&n.to_string())), at(2)).expect("ready");
+    }
+    assert!(session.apply(claim("token", 1, None), at(3)).is_err());
+    session.apply(claim("0", 1, None), at(3)).expect("still outstanding");
+}
+
+#[test]
+fn every_change_that_the_data_plane_must_hear_of_counts_the_revision_up() {
+    let mut session = ready();
+    let before = session.revision;
+    session.apply(claim("token", 1, None), at(2)).expect("first use");
+    assert!(session.revision > before);
+    let before = session.revision;
+    session.apply(release("token", 1), at(3)).expect("its holder");
+    assert!(session.revision > before);
+}

@@ -1,0 +1,101 @@
+//! What the control plane keeps. One contract suite runs against every implementation.
+//!
+//! A store adds durability and atomicity, no rules: it loads a [`Session`] or a [`Ledger`], calls its method, and
+//! keeps the outcome in one transaction. When a method answers, its effect survives the process.
+
+use async_trait::async_trait;
+
+use crate::event::SecurityEvent;
+use crate::id::{ProviderId, SessionId};
+use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage};
+use crate::secret::SecretHash;
+use crate::session::{Change, Offer, Refusal, Session};
+use crate::time::Timestamp;
+
+/// The store could not do it: disk, lock, or damage. The chain is for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the store failed")]
+pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// A change to a session that did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such session, not even a tombstone.
+    #[error("unknown session")]
+    Unknown,
+    /// The session's rules refuse it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A lease that was not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// There is no such session, or it is removed.
+    #[error("unknown session")]
+    Unknown,
+    /// The ledger has nothing to give.
+    #[error("no bytes left to lease")]
+    Short(Shortage),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A session to be registered, or registered again by the same agent.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Name of the session.
+    pub id: SessionId,
+    /// Who registers.
+    pub provider: ProviderId,
+    /// Hash of the secret that proves it; for a new session, the one just issued.
+    pub provider_secret: SecretHash,
+    /// What is offered.
+    pub offer: Offer,
+    /// The cap of a new session; one that is known keeps its own.
+    pub cap_bytes: u64,
+}
+
+/// What the control plane keeps.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Registers a session, or registers a known one again ([`Session::register_again`]).
+    async fn register(&self, registration: Registration, now: Timestamp) -> Result<Session, ChangeError>;
+
+    /// A session by its name, a tombstone too.
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// The session that a token opens: one that it was issued for, or whose lock it took.
+    async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError>;
+
+    /// All sessions that are not removed.
+    async fn live_sessions(&self) -> Result<Vec<Session>, StoreError>;
+
+    /// Applies one change ([`Session::apply`]) and answers the session as it is then.
+    async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError>;
+
+    /// These sessions' agents were heard of. Names that are unknown or removed are passed over.
+    async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// These sessions' renters were present. Names that are not locked are passed over.
+    async fn renters_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Leases bytes ([`Ledger::grant`]); durable before it answers.
+    async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError>;
+
+    /// Books reports ([`Ledger::report`]), in order.
+    async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// A session's ledger, brought to `now`; an empty one for a session that never moved a byte.
+    async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError>;
+
+    /// Appends to the audit trail, in order.
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError>;
+
+    /// The last `limit` events, oldest first.
+    async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError>;
+}
