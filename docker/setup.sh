@@ -35,7 +35,7 @@ main() {
         test)
             set_up_engine
             set_up_base
-            set_up_test_tools "${2:-$here/../target/test-venv}"
+            set_up_test_tools "${2:-$(dirname "$here")/target/test-venv}"
             ;;
         -h | --help | help) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
         *) die "unknown command: $1 (see --help)" ;;

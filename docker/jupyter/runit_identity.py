@@ -14,7 +14,10 @@ RENTER = User(username="jupyteruser", name="Renter", display_name="Renter", init
 
 
 class HeaderIdentityProvider(IdentityProvider):
-    """Accepts ``Authorization: token <secret>``; refuses every other request with 403, static files included."""
+    """Accepts ``Authorization: token <secret>``; refuses everything else with 403, static files included.
+
+    Only the redirect from the base URL to ``lab`` is for everybody: Tornado answers it without asking who it is.
+    """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
