@@ -17,9 +17,9 @@ mod problem;
 mod secret;
 
 pub use agent::{Agent, AgentSettings, Container, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace};
-pub use node::{Control, Gateway, Limit, Lock, LockMode, Log, LogFormat, NodeSettings, Quota, Upstream};
+pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Upstream};
 pub use problem::{Problem, Problems, Source};
-pub use secret::Secret;
+pub use runit_core::{LockMode, Secret};
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use runit_core::{LockMode, Secret};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::check::Checks;
-use crate::secret::Secret;
+use crate::secret;
 
 /// Everything a node can be told.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSettings {
     /// The data plane: what renters connect to.
@@ -28,7 +29,7 @@ pub struct NodeSettings {
 }
 
 /// `[gateway]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Address and port that renters connect to.
@@ -39,6 +40,7 @@ pub struct Gateway {
     pub admin_listen: SocketAddr,
     /// What the admin listener demands as `Authorization: Bearer`; at least 16 characters. None: it demands nothing,
     /// which is allowed on loopback only.
+    #[serde(default, skip_serializing, deserialize_with = "secret::deserialize")]
     pub operator_key: Option<Secret>,
     /// Longest request head, in bytes; 1,024 to 1,048,576.
     pub head_max_bytes: usize,
@@ -131,19 +133,6 @@ pub struct Quota {
 pub struct Lock {
     /// How closely an address must match the lock's.
     pub mode: LockMode,
-}
-
-/// How closely a renter's address must match the one that took the lock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LockMode {
-    /// The same address.
-    #[default]
-    Exact,
-    /// The same /24 (IPv4) or /64 (IPv6).
-    Prefix,
-    /// Any address; a mismatch is logged.
-    Observe,
 }
 
 /// `[log]`

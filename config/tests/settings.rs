@@ -27,7 +27,9 @@ fn complaints<T: std::fmt::Debug>(result: Result<T, Problems>) -> Vec<String> {
 
 #[test]
 fn without_a_file_and_an_environment_the_defaults_hold() {
-    assert_eq!(parse_node(None, [("", ""); 0]).unwrap(), NodeSettings::default());
+    let settings = parse_node(None, [("", ""); 0]).unwrap();
+
+    assert_eq!(toml::to_string(&settings), toml::to_string(&NodeSettings::default()));
 }
 
 #[test]
@@ -301,7 +303,7 @@ fn values_out_of_range_are_refused() {
 fn a_secret_is_printed_neither_by_debug_nor_by_a_problem() {
     const KEY: &str = "0123456789abcdef-canary";
     let settings = node("", &[("RUNIT_GATEWAY__OPERATOR_KEY", KEY)]).unwrap();
-    assert_eq!(settings.gateway.operator_key, Some(Secret::new(KEY)));
+    assert_eq!(settings.gateway.operator_key.as_ref().map(Secret::expose), Some(KEY));
     assert!(!format!("{settings:?}").contains("canary"));
 
     for text in [
