@@ -119,7 +119,7 @@ pub struct Quota {
     pub cap_bytes: u64,
     /// Smallest lease away from the cap, in bytes; 1 to `lease_max_bytes`.
     pub lease_min_bytes: u64,
-    /// Largest lease, in bytes; up to 2^32.
+    /// Largest lease, in bytes; up to 2^30.
     pub lease_max_bytes: u64,
     /// How long a lease may be spent from, in seconds; 1 to 3,600.
     pub lease_ttl_seconds: u64,
@@ -280,8 +280,8 @@ impl Control {
 impl Quota {
     fn check(&self, checks: &mut Checks<'_>) {
         checks.range("quota.cap_bytes", self.cap_bytes, 1..=1 << 50);
-        checks.range("quota.lease_min_bytes", self.lease_min_bytes, 1..=1 << 32);
-        checks.range("quota.lease_max_bytes", self.lease_max_bytes, 1..=1 << 32);
+        checks.range("quota.lease_min_bytes", self.lease_min_bytes, 1..=1 << 30);
+        checks.range("quota.lease_max_bytes", self.lease_max_bytes, 1..=1 << 30);
         checks.range("quota.lease_ttl_seconds", self.lease_ttl_seconds, 1..=3_600);
         checks.range("quota.renewal_wait_ms", self.renewal_wait_ms, 10..=60_000);
         checks.require(
