@@ -4,7 +4,7 @@
 #   build.sh [TAG]            default: runit-jupyter
 #
 # Settings (environment):
-#   RUNIT_JUPYTER_BASE        base image; default: runit-base:bookworm where it exists, else the Dockerfile's own
+#   RUNIT_IMAGE_BASE        base image; default: runit-base:bookworm where it exists, else the Dockerfile's own
 #   RUNIT_BUILD_CA_BUNDLE     CA bundle for pip while it builds; default: what PIP_CERT, REQUESTS_CA_BUNDLE or SSL_CERT_FILE
 #                             name, in this order, if any. Set but empty: none
 #   PIP_*, http_proxy, ...    passed on
@@ -28,7 +28,7 @@ main() {
     fi
 
     local args=()
-    local base=${RUNIT_JUPYTER_BASE:-}
+    local base=${RUNIT_IMAGE_BASE:-}
     if [ -z "$base" ] && docker image inspect runit-base:bookworm >/dev/null 2>&1; then
         base=runit-base:bookworm
     fi
@@ -45,7 +45,7 @@ main() {
     done
 
     # The classic builder, because it is what the agent gets from the engine's API; both then share one cache.
-    DOCKER_BUILDKIT=0 docker build "${args[@]}" --tag "$tag" "$context"
+    DOCKER_BUILDKIT=0 docker build --force-rm "${args[@]}" --tag "$tag" "$context"
 }
 
 main
