@@ -1,0 +1,297 @@
+//! The Docker engine: the container that a renter works in, its volume, its image.
+//!
+//! Answers for what the agent asks of the engine. What a container may do is `request`; how its image comes about is
+//! `image`. Everything made here carries this agent's labels, and only what carries them is ever removed.
+
+mod image;
+mod progress;
+mod request;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::models::{SystemInfo, VolumeCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+};
+use futures::StreamExt;
+use runit_core::{Secret, SessionId};
+
+use crate::console::{Line, say};
+
+pub use request::{INSTANCE_LABEL, base_path};
+
+/// Lines of a container's output that are read at most while looking for the one that names its user.
+const FIRST_LINES: usize = 50;
+/// How much of a container's output is told when it ended while it should have started.
+const LAST_LINES: &str = "20";
+
+/// What the engine cannot do for us.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answers.
+    #[error("no docker engine answers: is it installed, running, and may this user reach it (group docker)?")]
+    Unreachable(#[source] DockerError),
+    /// A limit that DESIGN promises would not be enforced.
+    #[error("the docker engine cannot enforce {}: enable it in the kernel (cgroups), then start the agent again", .0.join(", "))]
+    Unlimited(Vec<&'static str>),
+    /// The engine refused a call.
+    #[error("the docker engine refused to {0}")]
+    Refused(&'static str, #[source] DockerError),
+    /// Somebody else's container has our name.
+    #[error(
+        "the container name {0} is taken by a container that this agent did not make: remove it, or set [container] name"
+    )]
+    NameTaken(String),
+    /// The container runs, but its port is not published on loopback.
+    #[error("the container's port is not published on loopback")]
+    NotPublished,
+    /// The container ended while it should have started.
+    #[error("jupyter ended at once; its last output:\n{0}")]
+    Ended(String),
+    /// The image cannot be built.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+}
+
+/// A connection to the engine, and what to run there.
+#[derive(Debug)]
+pub struct Engine {
+    docker: Docker,
+    settings: runit_config::Container,
+    instance: String,
+}
+
+/// What one renter gets, and what guards it. Lives as long as its volume, which may be longer than a container.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    /// The volume's name.
+    pub volume: String,
+    /// What a request must bring to pass the gate. Never told to the container.
+    pub gate_secret: Secret,
+    /// What a request must bring to Jupyter.
+    pub jupyter_token: Secret,
+}
+
+impl Engine {
+    /// Connects to the engine and makes sure that it can hold a container to its limits. `instance` tells this agent's
+    /// containers and volumes from those of other agents on the machine.
+    ///
+    /// # Errors
+    /// No engine answers, or it cannot enforce a limit.
+    pub async fn connect(settings: runit_config::Container, instance: String) -> Result<Self, EngineError> {
+        let docker = Docker::connect_with_defaults().map_err(EngineError::Unreachable)?;
+        let docker = docker.negotiate_version().await.map_err(EngineError::Unreachable)?;
+        let info = docker.info().await.map_err(EngineError::Unreachable)?;
+        let missing = missing_limits(&info);
+        if !missing.is_empty() {
+            return Err(EngineError::Unlimited(missing));
+        }
+        Ok(Self { docker, settings, instance })
+    }
+
+    /// Makes sure that the image is there, and builds it if it is not.
+    ///
+    /// # Errors
+    /// See [`image::ImageError`].
+    pub async fn ensure_image(&self) -> Result<(), EngineError> {
+        Ok(image::ensure(&self.docker, &self.settings).await?)
+    }
+
+    /// Removes every container and volume of this agent, also those of a run that was killed.
+    ///
+    /// # Errors
+    /// The engine does not answer, refuses, or keeps something.
+    pub async fn remove_all(&self) -> Result<(), EngineError> {
+        let containers = ListContainersOptionsBuilder::default().all(true).filters(&self.ours()).build();
+        let containers = self.docker.list_containers(Some(containers)).await.map_err(refused("list containers"))?;
+        for id in containers.into_iter().filter_map(|container| container.id) {
+            self.remove_container(&id).await?;
+        }
+        let volumes = ListVolumesOptionsBuilder::default().filters(&self.ours()).build();
+        let volumes = self.docker.list_volumes(Some(volumes)).await.map_err(refused("list volumes"))?;
+        for volume in volumes.volumes.into_iter().flatten() {
+            let removed = self.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
+            unless_gone(removed).map_err(refused("remove a volume"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the workspace's volume if it is not there yet; returns what to show as its place.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn ensure_volume(&self, workspace: &Workspace) -> Result<String, EngineError> {
+        let request = VolumeCreateRequest {
+            name: Some(workspace.volume.clone()),
+            labels: Some(request::labels(&self.instance)),
+            ..Default::default()
+        };
+        let volume = self.docker.create_volume(request).await.map_err(refused("create a volume"))?;
+        Ok(volume.mountpoint)
+    }
+
+    /// Starts a container on the workspace, in place of the one that this agent had; returns where Jupyter will answer.
+    ///
+    /// # Errors
+    /// The engine does not answer or refuses, or the name is somebody else's.
+    pub async fn start(&self, session: SessionId, workspace: &Workspace) -> Result<SocketAddr, EngineError> {
+        let name = &self.settings.name;
+        self.remove_own_by_name(name).await?;
+        let body = request::container(&self.settings, &self.instance, session, workspace);
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        self.docker.create_container(Some(options), body).await.map_err(refused("create the container"))?;
+        let started = self.docker.start_container(name, None::<StartContainerOptions>).await;
+        started.map_err(refused("start the container"))?;
+        self.say_who_runs().await;
+        self.published().await
+    }
+
+    /// Whether the container runs.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn is_running(&self) -> Result<bool, EngineError> {
+        match self.docker.inspect_container(&self.settings.name, None::<InspectContainerOptions>).await {
+            Ok(container) => Ok(container.state.and_then(|state| state.running).unwrap_or(false)),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(EngineError::Refused("inspect the container", error)),
+        }
+    }
+
+    /// The container's last output, for a message. `secret` is taken out of it.
+    pub async fn last_output(&self, secret: &Secret) -> String {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LAST_LINES).build();
+        let chunks = self.docker.logs(&self.settings.name, Some(options));
+        let text: Vec<String> = chunks.filter_map(|chunk| async { chunk.ok().map(|c| c.to_string()) }).collect().await;
+        text.concat().replace(secret.expose(), "<redacted>").escape_debug().to_string().replace("\\n", "\n")
+    }
+
+    /// Relays the line by which the image names its user. Only that line, only at the start, and only plain letters:
+    /// later the output is the renter's to write.
+    async fn say_who_runs(&self) {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
+        let lines = self.docker.logs(&self.settings.name, Some(options));
+        let found = lines.take(FIRST_LINES).filter_map(|line| async {
+            let line = line.ok()?.to_string();
+            running_as(&line).map(str::to_owned)
+        });
+        let mut found = std::pin::pin!(found);
+        match tokio::time::timeout(std::time::Duration::from_secs(10), found.next()).await {
+            Ok(Some(user)) => say(Line::RunningAs { user: &user }),
+            Ok(None) | Err(_) => tracing::warn!("the container did not say which user it runs as"),
+        }
+    }
+
+    async fn published(&self) -> Result<SocketAddr, EngineError> {
+        let container = self.docker.inspect_container(&self.settings.name, None::<InspectContainerOptions>).await;
+        let container = container.map_err(refused("inspect the container"))?;
+        let ports = container.network_settings.and_then(|network| network.ports).unwrap_or_default();
+        let bindings = ports.get(request::PORT).cloned().flatten().unwrap_or_default();
+        bindings
+            .iter()
+            .filter_map(|binding| {
+                let ip = binding.host_ip.as_deref()?.parse::<std::net::IpAddr>().ok()?;
+                let port = binding.host_port.as_deref()?.parse().ok()?;
+                ip.is_loopback().then(|| SocketAddr::new(ip, port))
+            })
+            .next()
+            .ok_or(EngineError::NotPublished)
+    }
+
+    async fn remove_own_by_name(&self, name: &str) -> Result<(), EngineError> {
+        match self.docker.inspect_container(name, None::<InspectContainerOptions>).await {
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(EngineError::Refused("inspect the container", error)),
+            Ok(found) => {
+                let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+                if labels.get(INSTANCE_LABEL) != Some(&self.instance) {
+                    return Err(EngineError::NameTaken(name.to_owned()));
+                }
+                self.remove_container(name).await
+            }
+        }
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        unless_gone(self.docker.remove_container(id, Some(options)).await).map_err(refused("remove a container"))
+    }
+
+    fn ours(&self) -> HashMap<String, Vec<String>> {
+        HashMap::from([("label".to_owned(), vec![format!("{INSTANCE_LABEL}={}", self.instance)])])
+    }
+}
+
+/// The limits that the engine says it cannot enforce.
+fn missing_limits(info: &SystemInfo) -> Vec<&'static str> {
+    [
+        ("a memory limit", info.memory_limit),
+        ("a limit of memory and swap", info.swap_limit),
+        ("a limit of processes", info.pids_limit),
+        ("a processor quota", info.cpu_cfs_quota),
+    ]
+    .into_iter()
+    .filter(|(_, enforced)| *enforced == Some(false))
+    .map(|(limit, _)| limit)
+    .collect()
+}
+
+/// The user in `Running as: <user>`, if it is a plain name.
+fn running_as(line: &str) -> Option<&str> {
+    let user = line.trim_end().strip_prefix("Running as: ")?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    (!user.is_empty() && user.len() <= 32 && user.chars().all(is_plain)).then_some(user)
+}
+
+fn refused(what: &'static str) -> impl FnOnce(DockerError) -> EngineError {
+    move |error| EngineError::Refused(what, error)
+}
+
+fn is_missing(error: &DockerError) -> bool {
+    matches!(error, DockerError::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// Gone already, or going (409: "removal is already in progress"), is as good as removed.
+fn unless_gone(result: Result<(), DockerError>) -> Result<(), DockerError> {
+    match result {
+        Err(DockerError::DockerResponseServerError { status_code: 409, message })
+            if message.contains("in progress") =>
+        {
+            Ok(())
+        }
+        Err(error) if is_missing(&error) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_without_limits_is_refused_by_name_of_the_limit() {
+        let able = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(true),
+            pids_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            ..Default::default()
+        };
+        assert!(missing_limits(&able).is_empty());
+        let unable = SystemInfo { swap_limit: Some(false), pids_limit: Some(false), ..able };
+        let text = EngineError::Unlimited(missing_limits(&unable)).to_string();
+        assert!(text.contains("a limit of memory and swap, a limit of processes"), "{text}");
+    }
+
+    #[test]
+    fn only_a_plain_user_name_is_relayed() {
+        assert_eq!(running_as("Running as: jupyteruser\n"), Some("jupyteruser"));
+        for line in ["Running as: \u{1b}[2J", "Running as: a b", "Running as: ", "x Running as: a", ""] {
+            assert_eq!(running_as(line), None, "{line:?}");
+        }
+    }
+}

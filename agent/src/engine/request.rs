@@ -1,0 +1,163 @@
+//! The request that creates the container: everything that keeps a renter's code in its box. Pure.
+//!
+//! The golden test below fixes it as a whole: a change here is a change of the sandbox, and wants to be seen as one.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use runit_core::SessionId;
+
+use super::Workspace;
+
+/// Jupyter's port inside the container.
+pub(super) const PORT: &str = "8888/tcp";
+
+/// Label on everything that an agent makes; its value says which agent.
+pub const INSTANCE_LABEL: &str = "io.runit.instance";
+
+/// `jupyteruser`, by number: no file of the image decides who runs.
+const USER: &str = "1000:1000";
+const TMP: &str = "rw,noexec,nosuid,nodev,size=512m,mode=1777";
+
+/// The path that Jupyter serves a session under, with a slash at both ends.
+pub fn base_path(session: SessionId) -> String {
+    format!("/s/{session}/")
+}
+
+/// What the engine is asked for.
+///
+/// No added or kept capability, no way to gain one, a read-only root with `/tmp` and the volume as the only places to
+/// write, no mount of the host, no device, the engine's default seccomp profile. The image brings its own init (tini).
+pub(super) fn container(
+    settings: &runit_config::Container,
+    instance: &str,
+    session: SessionId,
+    workspace: &Workspace,
+) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(settings.image.clone()),
+        user: Some(USER.to_owned()),
+        hostname: Some("runit".to_owned()),
+        env: Some(vec![
+            format!("RUNIT_JUPYTER_TOKEN={}", workspace.jupyter_token.expose()),
+            format!("RUNIT_BASE_URL={}", base_path(session)),
+        ]),
+        exposed_ports: Some(vec![PORT.to_owned()]),
+        labels: Some(labels(instance)),
+        host_config: Some(host(settings, workspace)),
+        ..Default::default()
+    }
+}
+
+/// Labels of containers and volumes.
+pub(super) fn labels(instance: &str) -> HashMap<String, String> {
+    HashMap::from([(INSTANCE_LABEL.to_owned(), instance.to_owned())])
+}
+
+fn host(settings: &runit_config::Container, workspace: &Workspace) -> HostConfig {
+    let memory_bytes = i64::try_from(settings.memory_bytes).unwrap_or(i64::MAX);
+    HostConfig {
+        memory: Some(memory_bytes),
+        // Memory and swap together: equal means no swap.
+        memory_swap: Some(memory_bytes),
+        nano_cpus: Some(nano_cpus(settings.cpus)),
+        pids_limit: Some(i64::try_from(settings.pids).unwrap_or(i64::MAX)),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(Vec::new()),
+        privileged: Some(false),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        readonly_rootfs: Some(true),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP.to_owned())])),
+        mounts: Some(vec![Mount {
+            target: Some("/workspace".to_owned()),
+            source: Some(workspace.volume.clone()),
+            typ: Some(MountType::VOLUME),
+            ..Default::default()
+        }]),
+        port_bindings: Some(HashMap::from([(
+            PORT.to_owned(),
+            Some(vec![PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) }]),
+        )])),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), "1m".to_owned()),
+                ("max-file".to_owned(), "2".to_owned()),
+            ])),
+        }),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        ipc_mode: Some("private".to_owned()),
+        init: Some(false),
+        ..Default::default()
+    }
+}
+
+/// Cores in billionths. Settings were checked to be 0.1 to 1,024; a cast from a float saturates.
+fn nano_cpus(cores: f64) -> i64 {
+    (cores * 1e9).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runit_core::Secret;
+
+    fn created() -> serde_json::Value {
+        let session: SessionId = "6f1c2a7e-0d54-4d0c-9a58-0f3c5b9f4e11".parse().expect("an id");
+        let workspace = Workspace {
+            volume: "runit-session-0011aabb".to_owned(),
+            gate_secret: Secret::new("gate-secret"),
+            jupyter_token: Secret::new("jupyter-token"),
+        };
+        let body = container(&runit_config::Container::default(), "/var/lib/runit-agent", session, &workspace);
+        serde_json::to_value(body).expect("JSON")
+    }
+
+    #[test]
+    fn the_sandbox_is_exactly_this() {
+        let golden = serde_json::json!({
+            "Image": "runit-jupyter",
+            "User": "1000:1000",
+            "Hostname": "runit",
+            "Env": [
+                "RUNIT_JUPYTER_TOKEN=jupyter-token",
+                "RUNIT_BASE_URL=/s/6f1c2a7e-0d54-4d0c-9a58-0f3c5b9f4e11/",
+            ],
+            "ExposedPorts": { "8888/tcp": {} },
+            "Labels": { "io.runit.instance": "/var/lib/runit-agent" },
+            "HostConfig": {
+                "Memory": 4_294_967_296_u64,
+                "MemorySwap": 4_294_967_296_u64,
+                "NanoCpus": 2_000_000_000_u64,
+                "PidsLimit": 100,
+                "CapAdd": [],
+                "CapDrop": ["ALL"],
+                "Privileged": false,
+                "SecurityOpt": ["no-new-privileges:true"],
+                "ReadonlyRootfs": true,
+                "Tmpfs": { "/tmp": "rw,noexec,nosuid,nodev,size=512m,mode=1777" },
+                "Mounts": [{ "Type": "volume", "Source": "runit-session-0011aabb", "Target": "/workspace" }],
+                "PortBindings": { "8888/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "" }] },
+                "LogConfig": { "Type": "json-file", "Config": { "max-size": "1m", "max-file": "2" } },
+                "RestartPolicy": { "Name": "no" },
+                "IpcMode": "private",
+                "Init": false,
+            },
+        });
+        assert_eq!(created(), golden);
+    }
+
+    #[test]
+    fn the_gates_secret_never_enters_the_container() {
+        assert!(!created().to_string().contains("gate-secret"));
+    }
+
+    #[test]
+    fn fractions_of_a_core_are_kept() {
+        assert_eq!(nano_cpus(0.1), 100_000_000);
+        assert_eq!(nano_cpus(1.5), 1_500_000_000);
+    }
+}

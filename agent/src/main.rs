@@ -1,0 +1,110 @@
+//! `runit-agent`: settings, log and signals around `runit_agent::run`.
+//!
+//! Exit codes: 0 stopped as asked, nothing left; 1 something needed is missing or could not be removed; 2 the command
+//! line or the settings are wrong; 130 told to stop a second time.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// Rents out this machine as a notebook.
+#[derive(Debug, Parser)]
+#[command(name = "runit-agent", version)]
+struct Arguments {
+    /// Settings; without it defaults, and RUNIT_<SECTION>__<KEY> variables on top either way.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a session and keep it until Ctrl-C (the default).
+    Up,
+    #[command(name = runit_agent::EXEC_BOUND, hide = true)]
+    ExecBound {
+        parent: u32,
+        program: OsString,
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_standard_error();
+    match arguments.command {
+        None | Some(Command::Up) => up(arguments.config),
+        Some(Command::ExecBound { parent, program, arguments }) => {
+            let error = runit_agent::exec_bound(parent, &program, &arguments).map(|never: Infallible| match never {});
+            fail(1, &format!("cannot start {}: {error:?}", program.display()))
+        }
+    }
+}
+
+fn up(config: Option<PathBuf>) -> ExitCode {
+    let settings = match runit_config::load_agent(config.as_deref()) {
+        Ok(settings) => settings,
+        Err(problems) => return fail(2, &problems.to_string()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error.to_string()),
+    };
+    let ended = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signals(stop.clone()));
+        // A worker thread, because children end with the thread that started them.
+        tokio::spawn(runit_agent::run(settings, PathBuf::from("/proc/self/exe"), stop)).await
+    });
+    match ended {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(1, &error.chain()),
+        Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+/// The first signal asks for an orderly end, the second ends at once; the next start then cleans up.
+async fn stop_on_signals(stop: CancellationToken) {
+    let streams = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = streams else {
+        tracing::error!("signals cannot be caught: the session will have to time out");
+        return;
+    };
+    for again in [false, true] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        if again {
+            std::process::exit(130);
+        }
+        stop.cancel();
+    }
+}
+
+/// `RUST_LOG` sets the level. Clients stay at INFO: at TRACE bollard writes request bodies, with the container's token.
+fn log_to_standard_error() {
+    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    for quiet in ["bollard=info", "hyper=info", "hyper_util=info", "reqwest=info"] {
+        if let Ok(directive) = quiet.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+#[expect(clippy::print_stderr, reason = "the one message that ends the program")]
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("runit-agent: {message}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,124 @@
+//! What the agent should do next: one pure function from (desired, observed, now) to actions.
+//!
+//! Answers for every decision of the agent: when a container is started, replaced or started again, when a tunnel is
+//! opened, what control is told and when. Does nothing itself: `supervisor` carries the actions out and reports back.
+//!
+//! ```text
+//!   reconcile(desired, observed, now) ──▶ actions ──▶ carried out (supervisor)
+//!            ▲                                              │
+//!            └────────── observed.apply(event) ◀────────────┘
+//! ```
+//!
+//! Invariants: at most one action is in flight per part (workspace, tunnel, control); control is never told of a
+//! workspace that a renter may have used, once that renter is gone; nothing is left when the goal is `Down`.
+
+use std::time::{Duration, Instant};
+
+use crate::observed::{Control, Observed, Told, Tunnel, Workspace};
+
+/// How often the container is looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(3);
+
+/// Whether a session should be there at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// A session, registered and ready.
+    Up,
+    /// Nothing: deregistered, and no container, volume or tunnel left.
+    Down,
+}
+
+/// What should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Whether there should be a session.
+    pub goal: Goal,
+    /// How often control hears from the agent.
+    pub heartbeat_every: Duration,
+}
+
+/// One step that changes the world or looks at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Remove this agent's container and volumes, also those of an earlier run.
+    RemoveWorkspace,
+    /// A new volume, new secrets, a new container; done when Jupyter answers through the gate.
+    StartWorkspace,
+    /// The container is gone but its renter may not be: a new container on the same volume, with the same secrets.
+    RestartContainer,
+    /// See whether the container runs.
+    CheckContainer,
+    /// Open the tunnel to the gate; done when it carries requests.
+    OpenTunnel,
+    /// Close the tunnel.
+    CloseTunnel,
+    /// Register the session.
+    Register(Told),
+    /// Tell control a new URL, or of a fresh workspace by its new secret.
+    Announce(Told),
+    /// Say that the agent is there.
+    Heartbeat,
+    /// Take the session back.
+    Deregister,
+}
+
+/// What to do now, given what should be and what is; at most one action for each part that is not busy or pausing.
+pub fn reconcile(desired: &Desired, seen: &Observed, now: Instant) -> Vec<Action> {
+    let workspace = seen.workspace.is_free(now).then(|| workspace_action(desired, seen, now));
+    let tunnel = seen.tunnel.is_free(now).then(|| tunnel_action(desired, seen));
+    let control = seen.control.is_free(now).then(|| control_action(desired, seen, now));
+    [workspace, tunnel, control].into_iter().flatten().flatten().collect()
+}
+
+fn workspace_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Action> {
+    match (desired.goal, &seen.workspace.state) {
+        (Goal::Down, Workspace::Absent) => None,
+        (Goal::Down, _) => seen.control_is_done().then_some(Action::RemoveWorkspace),
+        (Goal::Up, Workspace::Unswept) => Some(Action::RemoveWorkspace),
+        (Goal::Up, Workspace::Absent) => Some(Action::StartWorkspace),
+        (Goal::Up, Workspace::Serving { number, .. } | Workspace::Stopped { number }) if seen.is_stale(*number) => {
+            Some(Action::RemoveWorkspace)
+        }
+        (Goal::Up, Workspace::Stopped { .. }) => Some(Action::RestartContainer),
+        (Goal::Up, Workspace::Serving { checked_at, .. }) => {
+            (now >= *checked_at + CHECK_EVERY).then_some(Action::CheckContainer)
+        }
+    }
+}
+
+/// The first tunnel waits for the first container: quick tunnels are rate limited, a container that cannot start is no
+/// reason to use one up.
+fn tunnel_action(desired: &Desired, seen: &Observed) -> Option<Action> {
+    match (desired.goal, &seen.tunnel.state) {
+        (Goal::Up, Tunnel::Closed) => seen.serving().map(|_| Action::OpenTunnel),
+        (Goal::Down, Tunnel::Open { .. }) => seen.control_is_done().then_some(Action::CloseTunnel),
+        (Goal::Up, Tunnel::Open { .. }) | (Goal::Down, Tunnel::Closed) => None,
+    }
+}
+
+fn control_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Action> {
+    match (desired.goal, &seen.control.state) {
+        (Goal::Down, Control::Registered { .. }) => Some(Action::Deregister),
+        (Goal::Down, Control::Unregistered) => None,
+        (Goal::Up, Control::Unregistered) => to_tell(seen).map(Action::Register),
+        (Goal::Up, Control::Registered { heard_at, .. }) if now >= *heard_at + desired.heartbeat_every => {
+            Some(Action::Heartbeat)
+        }
+        (Goal::Up, Control::Registered { told, .. }) => {
+            to_tell(seen).filter(|current| current != told).map(Action::Announce)
+        }
+    }
+}
+
+/// What control should know: only of a workspace that is fit for its next renter, behind a tunnel that is open.
+fn to_tell(seen: &Observed) -> Option<Told> {
+    let workspace = seen.serving().filter(|number| !seen.is_stale(*number))?;
+    match &seen.tunnel.state {
+        Tunnel::Open { url, .. } => Some(Told { url: url.clone(), workspace }),
+        Tunnel::Closed => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

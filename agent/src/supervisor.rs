@@ -1,0 +1,193 @@
+//! The agent's life: checks, then the loop around `reconcile`, then nothing left behind.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use runit_config::AgentSettings;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::console::{Line, say};
+use crate::engine::{Engine, EngineError};
+use crate::gate::Gate;
+use crate::hands::{Hands, Outcome, chain};
+use crate::jupyter::local_client;
+use crate::observed::{Event, Observed, Workspace};
+use crate::random::{self, NoRandomness};
+use crate::reconcile::{Action, Desired, Goal, reconcile};
+use crate::state::{StateError, StateFile};
+use crate::tunnel::{OpenTunnel, Opener, TunnelError};
+
+/// How exactly times are kept.
+const TICK: Duration = Duration::from_millis(250);
+/// Taking back, removing and closing take seconds; an engine that hangs is not waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why the agent could not start, or could not clean up.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says what its source says")]
+pub enum RunError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    #[error("the gate cannot listen on {address}")]
+    Gate { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("TLS cannot be set up")]
+    Tls(#[source] reqwest::Error),
+    #[error("the settings' tables cannot be told as JSON")]
+    Tables(#[source] serde_json::Error),
+    #[error("not everything could be removed; the next start will: {0}")]
+    LeftBehind(String),
+}
+
+/// Runs an agent until `stop`, and removes everything that it made. `launcher` is this program itself, by which it
+/// starts children that cannot outlive it: see [`crate::exec_bound`].
+///
+/// # Errors
+/// Something that the agent needs is missing, or something could not be removed. While it runs, failures are logged
+/// and tried again.
+pub async fn run(settings: AgentSettings, launcher: PathBuf, stop: CancellationToken) -> Result<(), RunError> {
+    let hands = tokio::select! {
+        hands = prepare(settings, launcher, stop.clone()) => hands?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    tracing::info!(gate = %hands.gate_address(), "the gate listens");
+    Supervisor::new(hands).run().await
+}
+
+/// Everything that must be there before anything is started.
+async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationToken) -> Result<Hands, RunError> {
+    let control_url = settings.agent.control_url.clone();
+    let state = StateFile::open(&settings.agent.state_dir, control_url.as_str(), random::session_id()?)?;
+    let instance = state.directory().display().to_string();
+    let engine = Engine::connect(settings.container.clone(), instance).await?;
+    engine.ensure_image().await?;
+    let opener = Opener::new(&settings.tunnel, launcher, state.directory().join("empty-home")).await?;
+    let listen = settings.gate.listen;
+    let gate = Gate::bind(listen).await.map_err(|source| RunError::Gate { address: listen, source })?;
+    Ok(Hands {
+        hardware: serde_json::to_value(&settings.hardware).map_err(RunError::Tables)?,
+        pricing: serde_json::to_value(&settings.pricing).map_err(RunError::Tables)?,
+        settings,
+        engine,
+        gate,
+        opener,
+        api: Api::new(control_url).map_err(RunError::Tls)?,
+        local: local_client().map_err(RunError::Tls)?,
+        identity: Mutex::new(state.identity()),
+        state: Mutex::new(state),
+        workspace: Mutex::new(None),
+        stop,
+    })
+}
+
+/// The loop: observe, decide, have it carried out.
+struct Supervisor {
+    hands: Arc<Hands>,
+    desired: Desired,
+    seen: Observed,
+    tunnel: Option<OpenTunnel>,
+    outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
+}
+
+impl Supervisor {
+    fn new(hands: Hands) -> Self {
+        let heartbeat_every = Duration::from_secs(hands.settings.agent.heartbeat_seconds);
+        Self {
+            hands: Arc::new(hands),
+            desired: Desired { goal: Goal::Up, heartbeat_every },
+            seen: Observed::default(),
+            tunnel: None,
+            outcomes: mpsc::unbounded_channel(),
+        }
+    }
+
+    async fn run(mut self) -> Result<(), RunError> {
+        let stop = self.hands.stop.clone();
+        let mut tick = tokio::time::interval(TICK);
+        let mut give_up_at = None;
+        loop {
+            self.act();
+            tokio::select! {
+                Some(outcome) = self.outcomes.1.recv() => self.take(outcome),
+                () = lost(self.tunnel.as_ref()) => self.tunnel_lost(),
+                () = stop.cancelled(), if self.desired.goal == Goal::Up => {
+                    say(Line::Stopping);
+                    self.desired.goal = Goal::Down;
+                    self.seen.end_pauses();
+                    give_up_at = Some(Instant::now() + STOP_TIMEOUT);
+                }
+                _ = tick.tick() => {}
+            }
+            if self.desired.goal == Goal::Down && self.seen.is_empty() {
+                say(Line::Stopped);
+                return Ok(());
+            }
+            if give_up_at.is_some_and(|time| Instant::now() >= time) {
+                return Err(RunError::LeftBehind(format!("{:?}", self.seen.workspace.state)));
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        for action in reconcile(&self.desired, &self.seen, Instant::now()) {
+            self.seen.begin(&action);
+            self.announce(&action);
+            let tunnel = if action == Action::CloseTunnel { self.tunnel.take() } else { None };
+            let (hands, outcomes) = (Arc::clone(&self.hands), self.outcomes.0.clone());
+            tokio::spawn(async move {
+                let outcome = hands.carry_out(action, tunnel).await;
+                // The loop is gone only when the program ends.
+                let _ = outcomes.send(outcome);
+            });
+        }
+    }
+
+    fn announce(&self, action: &Action) {
+        let replaces = matches!(self.seen.workspace.state, Workspace::Serving { .. } | Workspace::Stopped { .. });
+        match action {
+            Action::RemoveWorkspace if replaces && self.desired.goal == Goal::Up => say(Line::Recycling),
+            Action::RestartContainer => say(Line::ContainerStopped),
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        let event = match outcome {
+            Outcome::Event(event) => event,
+            Outcome::Tunnel(tunnel) => {
+                let url = tunnel.url().to_owned();
+                self.tunnel = Some(tunnel);
+                Event::TunnelOpened { url }
+            }
+        };
+        self.seen.apply(event, Instant::now(), random::chance());
+    }
+
+    fn tunnel_lost(&mut self) {
+        say(Line::TunnelLost);
+        self.tunnel = None;
+        self.seen.apply(Event::TunnelLost, Instant::now(), random::chance());
+    }
+}
+
+async fn lost(tunnel: Option<&OpenTunnel>) {
+    match tunnel {
+        Some(tunnel) => tunnel.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl RunError {
+    /// The error and its sources, in one line.
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+}
