@@ -305,6 +305,19 @@ impl Session {
         base_path(self.id)
     }
 
+    /// What the data plane is told of the session, with its upstream's credential opened.
+    pub fn view(&self, credential: Secret) -> SessionView {
+        SessionView {
+            id: self.id,
+            revision: self.revision,
+            status: self.status(),
+            lock: self.lock().cloned(),
+            upstream: self.offer.upstream.clone(),
+            credential,
+            cap_bytes: self.cap_bytes,
+        }
+    }
+
     fn issue_token(&mut self, token: SecretHash) -> Result<(), Refusal> {
         let SessionState::Ready { tokens } = &mut self.state else { return Err(self.wrong_state()) };
         if tokens.len() >= OUTSTANDING_TOKENS {

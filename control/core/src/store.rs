@@ -9,7 +9,7 @@ use crate::event::SecurityEvent;
 use crate::id::{ProviderId, SessionId};
 use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage};
 use crate::secret::SecretHash;
-use crate::session::{Change, Offer, Refusal, Session};
+use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
 
 /// The store could not do it: disk, lock, or damage. The chain is for the log.
@@ -74,6 +74,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// All sessions that are not removed.
     async fn live_sessions(&self) -> Result<Vec<Session>, StoreError>;
+
+    /// Sessions for the sweeper to ask about: live ones whose provider was last seen at `silent_since` or before, and
+    /// locked ones whose renter was last seen at `absent_since` or before.
+    async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        let is_due = |session: &Session| {
+            session.status() != SessionStatus::Removed && session.provider_seen_at <= silent_since
+                || session.lock().is_some_and(|lock| lock.renter_seen_at <= absent_since)
+        };
+        let sessions = self.live_sessions().await?;
+        Ok(sessions.iter().filter(|session| is_due(session)).map(|session| session.id).collect())
+    }
 
     /// Applies one change ([`Session::apply`]) and answers the session as it is then.
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError>;
