@@ -1,0 +1,125 @@
+//! What the data plane asks, answered from this process's store.
+//!
+//! Also keeps the audit trail of claims: the lock taken, refused to a second browser, tried from another address, or
+//! tried with a token that opens nothing. The data plane records what it decides itself, and no claim again.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, Unavailable};
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Standing};
+use runit_core::session::{Change, Claim, Refusal, Session, SessionStatus, SessionView};
+use runit_core::store::{ChangeError, GrantError, StoreError};
+use runit_core::{LockMode, Rejection, SessionId};
+
+use crate::sessions::{Sessions, detached};
+use crate::trail::Trail;
+
+/// The authority of one process that has the store itself.
+#[derive(Clone)]
+pub(crate) struct LocalAuthority {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) lock_mode: LockMode,
+    pub(crate) lease_policy: LeasePolicy,
+}
+
+#[async_trait]
+impl Authority for LocalAuthority {
+    fn watch(&self) -> BoxStream<'static, DirectoryChange> {
+        self.sessions.directory.watch()
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
+        let authority = self.clone();
+        detached(async move { authority.decide(claim).await }).await.map_err(unavailable)?
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError> {
+        let now = self.sessions.clock.now();
+        self.sessions.store.grant(request, self.lease_policy, now).await.map_err(|error| match error {
+            GrantError::Unknown => LeaseError::UnknownSession,
+            GrantError::Short(shortage) => LeaseError::Short(shortage),
+            GrantError::Store(_) => Unavailable.into(),
+        })
+    }
+
+    async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
+        self.sessions.store.settle(reports, self.sessions.clock.now()).await.map_err(unavailable)
+    }
+
+    async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable> {
+        let Some(known) = self.sessions.store.session(session).await.map_err(unavailable)? else { return Ok(None) };
+        let ledger = self.sessions.store.ledger(session, self.sessions.clock.now()).await.map_err(unavailable)?;
+        Ok(Some(ledger.standing(known.cap_bytes)))
+    }
+
+    async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable> {
+        self.sessions.store.renters_seen(sessions, self.sessions.clock.now()).await.map_err(unavailable)
+    }
+
+    async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), Unavailable> {
+        self.trail.record(events).await.map_err(unavailable)
+    }
+}
+
+impl LocalAuthority {
+    async fn decide(&self, claim: Claim) -> Result<SessionView, ClaimError> {
+        let known = self.sessions.by_token(claim.token).await.map_err(unavailable)?;
+        let outcome = match &known {
+            Some(known) => self.take(known, claim.clone()).await,
+            None => Err(Rejection::InvalidToken.into()),
+        };
+        let kind = match &outcome {
+            Err(ClaimError::Unavailable(_)) => None,
+            Err(ClaimError::Rejected(rejection)) => Some(event_of(*rejection)),
+            Ok(view) => self.event_of_success(known.as_ref(), view, &claim),
+        };
+        if let Some(kind) = kind {
+            let mut event = SecurityEvent::new(kind, self.sessions.clock.now()).address(claim.address);
+            event.session = known.as_ref().map(|session| session.id);
+            // The claim is decided and committed; the store has logged that its event is missing.
+            let _ = self.trail.record(vec![event]).await;
+        }
+        outcome
+    }
+
+    async fn take(&self, known: &Session, claim: Claim) -> Result<SessionView, ClaimError> {
+        let change = Change::Claim(claim, self.lock_mode);
+        match self.sessions.change(known.id, change).await {
+            Ok(session) => {
+                let credential = self.sessions.open(&session).ok_or(Unavailable)?;
+                Ok(session.view(credential))
+            }
+            Err(ChangeError::Refused(Refusal::Rejected(rejection))) => Err(rejection.into()),
+            Err(ChangeError::Refused(_) | ChangeError::Unknown) => Err(Rejection::InvalidToken.into()),
+            Err(ChangeError::Store(_)) => Err(Unavailable.into()),
+        }
+    }
+
+    /// A lock taken; or, where addresses are only observed, one joined from elsewhere.
+    fn event_of_success(&self, before: Option<&Session>, view: &SessionView, claim: &Claim) -> Option<EventKind> {
+        let elsewhere = view.lock.as_ref().is_some_and(|lock| lock.address != claim.address);
+        match before.map(Session::status) {
+            _ if elsewhere && self.lock_mode == LockMode::Observe => Some(EventKind::SessionHijackAttempt),
+            Some(SessionStatus::Ready) => Some(EventKind::SessionLocked),
+            _ => None,
+        }
+    }
+}
+
+/// Which event a refusal is.
+pub(crate) const fn event_of(rejection: Rejection) -> EventKind {
+    match rejection {
+        Rejection::NoCredential | Rejection::InvalidToken => EventKind::InvalidAccessAttempt,
+        Rejection::AlreadyInUse => EventKind::SessionAlreadyLocked,
+        Rejection::AddressMismatch => EventKind::SessionHijackAttempt,
+    }
+}
+
+/// The store has logged why.
+fn unavailable(_: StoreError) -> Unavailable {
+    Unavailable
+}

@@ -1,0 +1,176 @@
+//! The control plane as one value: opened from settings, asked through its authority, served on a listener.
+
+use std::fs::DirBuilder;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::proto::MetricFamily;
+use runit_config::NodeSettings;
+use runit_core::authority::Authority;
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::ledger::LeasePolicy;
+use runit_core::session::{Change, Session};
+use runit_core::store::{ChangeError, Store, StoreError};
+use runit_core::time::Clock;
+use runit_core::upstream::UpstreamPolicy;
+use runit_core::{LockMode, Timestamp};
+use tokio::net::TcpListener;
+
+use crate::authority::LocalAuthority;
+use crate::metered_store::MeteredStore;
+use crate::metrics::Metrics;
+use crate::sealer::{KeyError, Sealer};
+use crate::sessions::Sessions;
+use crate::sqlite::{OpenError, SqliteStore};
+use crate::trail::Trail;
+
+/// Name of the database in the data directory.
+const DATABASE: &str = "runit.db";
+/// Name of the sealing key in the data directory.
+const KEY: &str = "credential.key";
+/// Leases stay below 2^31 bytes (see [`LeasePolicy::max_bytes`]), so that two fit into a node's budget.
+const LARGEST_LEASE: u64 = (1 << 31) - 1;
+
+/// The control plane of one process; clones are the same one.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Arc<NodeSettings>,
+    pub(crate) authority: Arc<LocalAuthority>,
+    pub(crate) upstream_policy: UpstreamPolicy,
+    pub(crate) started_at: Timestamp,
+}
+
+/// The control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be created.
+    #[error("cannot create the data directory")]
+    Directory(#[source] io::Error),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The sealing key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The metrics contradict each other.
+    #[error("cannot register the metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Control {
+    /// Opens the embedded store and the key in the data directory, both created at the first start, and loads the
+    /// sessions. Blocks for that time; needs no runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn open(settings: &NodeSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let directory = &settings.control.data_dir;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(StartError::Directory)?;
+        let sealer = Sealer::from_file(&directory.join(KEY))?;
+        let store = SqliteStore::open(&directory.join(DATABASE))?;
+        futures::executor::block_on(Self::with_store(settings, clock, Arc::new(store), sealer))
+    }
+
+    /// The same over any store.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn with_store(
+        settings: &NodeSettings,
+        clock: Arc<dyn Clock>,
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+    ) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: Arc::clone(&metrics) });
+        let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&metrics)));
+        let started_at = clock.now();
+        let sessions = Arc::new(Sessions::new(store, sealer, clock));
+        let authority = Arc::new(LocalAuthority {
+            sessions: Arc::clone(&sessions),
+            trail: Arc::clone(&trail),
+            lock_mode: lock_mode(settings),
+            lease_policy: lease_policy(settings),
+        });
+        let upstream_policy = UpstreamPolicy {
+            hosts: settings.upstream.hosts.clone(),
+            plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
+        };
+        let settings = Arc::new(settings.clone());
+        let control = Self { sessions, trail, metrics, settings, authority, upstream_policy, started_at };
+        control.load().await?;
+        Ok(control)
+    }
+
+    /// What the data plane asks.
+    pub fn authority(&self) -> Arc<dyn Authority> {
+        Arc::clone(&self.authority) as Arc<dyn Authority>
+    }
+
+    /// Serves the API and the renter's pages on `listener`, and sweeps, until `shutdown` is done.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let control = self.clone();
+        async move {
+            let _serving = (control, listener);
+            shutdown.await;
+            Ok(())
+        }
+    }
+
+    /// The metrics as they are now.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.metrics.gather(self.sessions.directory.sessions().iter().map(|session| session.status()))
+    }
+
+    /// Sessions that cannot be served any more are removed, so that their agents are told to register again.
+    async fn load(&self) -> Result<(), StartError> {
+        for id in self.sessions.load(&self.upstream_policy).await? {
+            tracing::warn!(session = %id, "removed: its host is no longer allowed, or its credential cannot be opened");
+            let session = match self.sessions.store.change(id, Change::Remove, self.started_at).await {
+                Ok(session) => session,
+                Err(ChangeError::Store(error)) => return Err(error.into()),
+                Err(_) => continue,
+            };
+            self.trail.record(vec![removed(&session, self.started_at)]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The event of a session's removal.
+pub(crate) fn removed(session: &Session, now: Timestamp) -> SecurityEvent {
+    SecurityEvent::new(EventKind::SessionRemoved, now).session(session.id).provider(session.provider.clone())
+}
+
+const fn lock_mode(settings: &NodeSettings) -> LockMode {
+    match settings.lock.mode {
+        runit_config::LockMode::Exact => LockMode::Exact,
+        runit_config::LockMode::Prefix => LockMode::Prefix,
+        runit_config::LockMode::Observe => LockMode::Observe,
+    }
+}
+
+fn lease_policy(settings: &NodeSettings) -> LeasePolicy {
+    let max_bytes = settings.quota.lease_max_bytes.min(LARGEST_LEASE);
+    LeasePolicy {
+        min_bytes: settings.quota.lease_min_bytes.min(max_bytes),
+        max_bytes,
+        ttl: Duration::from_secs(settings.quota.lease_ttl_seconds),
+    }
+}

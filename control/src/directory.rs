@@ -1,0 +1,115 @@
+//! This process's copy of all live sessions, and the broadcast of its changes to the data plane.
+//!
+//! A change is published after the store has committed it. Two changes of one session may come here in either order, so
+//! the revision decides: what is not newer than the known one is dropped.
+//!
+//! Invariant: a watcher that applies a snapshot and then each change has, at every moment, a state that the directory
+//! had; per session revisions only go up. A removed session leaves its revision behind (40 bytes; the store keeps a
+//! tombstone of it too), so that a late older change cannot bring it back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use runit_core::authority::DirectoryChange;
+use runit_core::session::{Session, SessionStatus, SessionView};
+use runit_core::{Secret, SessionId};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// Changes that a watcher may be behind before it gets a new snapshot instead.
+const BACKLOG: usize = 1024;
+
+/// All live sessions, as the store has committed them.
+pub(crate) struct Directory {
+    entries: Mutex<HashMap<SessionId, Entry>>,
+    changes: broadcast::Sender<DirectoryChange>,
+}
+
+struct Entry {
+    revision: u64,
+    live: Option<Live>,
+}
+
+struct Live {
+    session: Arc<Session>,
+    credential: Secret,
+}
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        Self { entries: Mutex::default(), changes: broadcast::Sender::new(BACKLOG) }
+    }
+
+    /// Takes a session as it was committed, with its credential opened; without one it cannot be reached and is
+    /// treated as gone.
+    pub(crate) fn publish(&self, session: Session, credential: Option<Secret>) {
+        let mut entries = self.entries();
+        let known = entries.get(&session.id).map_or(0, |entry| entry.revision);
+        if session.revision <= known {
+            return;
+        }
+        let id = session.id;
+        let revision = session.revision;
+        let live = credential
+            .filter(|_| session.status() != SessionStatus::Removed)
+            .map(|credential| Live { session: Arc::new(session), credential });
+        let change = match &live {
+            Some(live) => DirectoryChange::Upsert(live.view()),
+            None => DirectoryChange::Remove(id),
+        };
+        entries.insert(id, Entry { revision, live });
+        // Under the lock, so that changes are sent in the order in which they were applied. No watcher is no error.
+        let _ = self.changes.send(change);
+    }
+
+    /// The session as it was last published.
+    pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.entries().get(&id)?.live.as_ref().map(|live| Arc::clone(&live.session))
+    }
+
+    /// All live sessions, in no order.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.entries().values().filter_map(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.session)).collect()
+    }
+
+    /// A snapshot, then each change, for ever; after a gap another snapshot.
+    pub(crate) fn watch(self: &Arc<Self>) -> BoxStream<'static, DirectoryChange> {
+        let directory = Arc::clone(self);
+        stream::unfold((directory, None), |(directory, receiver)| async move {
+            let Some(mut receiver): Option<broadcast::Receiver<DirectoryChange>> = receiver else {
+                let (snapshot, receiver) = directory.snapshot();
+                return Some((snapshot, (directory, Some(receiver))));
+            };
+            match receiver.recv().await {
+                Ok(change) => Some((change, (directory, Some(receiver)))),
+                Err(RecvError::Lagged(_)) => {
+                    let (snapshot, receiver) = directory.snapshot();
+                    Some((snapshot, (directory, Some(receiver))))
+                }
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    /// Snapshot and subscription of one moment: no change falls between them.
+    fn snapshot(&self) -> (DirectoryChange, broadcast::Receiver<DirectoryChange>) {
+        let entries = self.entries();
+        let views = entries.values().filter_map(|entry| entry.live.as_ref()).map(Live::view).collect();
+        (DirectoryChange::Snapshot(views), self.changes.subscribe())
+    }
+
+    /// The map is whole between statements, so one who panicked while holding it left it usable.
+    fn entries(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn view(&self) -> SessionView {
+        self.session.view(self.credential.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

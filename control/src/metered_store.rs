@@ -1,0 +1,117 @@
+//! A store that measures another one, and logs what it fails at: the one place where a store's error is logged.
+
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use runit_core::event::SecurityEvent;
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger};
+use runit_core::session::{Change, Session};
+use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
+use runit_core::{SecretHash, SessionId, Timestamp};
+
+use crate::metrics::Metrics;
+
+/// Any store, measured.
+pub(crate) struct MeteredStore {
+    pub(crate) inner: Arc<dyn Store>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// An error that may be the store's own rather than a decision.
+trait MaybeFailure {
+    fn failure(&self) -> Option<&StoreError>;
+}
+
+impl MaybeFailure for StoreError {
+    fn failure(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl MaybeFailure for ChangeError {
+    fn failure(&self) -> Option<&StoreError> {
+        if let Self::Store(error) = self { Some(error) } else { None }
+    }
+}
+
+impl MaybeFailure for GrantError {
+    fn failure(&self) -> Option<&StoreError> {
+        if let Self::Store(error) = self { Some(error) } else { None }
+    }
+}
+
+impl MeteredStore {
+    async fn metered<T, E: MaybeFailure>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let asked = Instant::now();
+        let answer = answer.await;
+        let failure = answer.as_ref().err().and_then(MaybeFailure::failure);
+        if let Some(error) = failure {
+            let cause: &dyn Error = &*error.0;
+            tracing::error!(operation, error = cause, "the store failed");
+        }
+        self.metrics.store(operation, asked.elapsed(), failure.is_some());
+        answer
+    }
+}
+
+#[async_trait]
+impl Store for MeteredStore {
+    async fn register(&self, registration: Registration, now: Timestamp) -> Result<Session, ChangeError> {
+        self.metered("register", self.inner.register(registration, now)).await
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.metered("session", self.inner.session(id)).await
+    }
+
+    async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError> {
+        self.metered("session_by_token", self.inner.session_by_token(token)).await
+    }
+
+    async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
+        self.metered("live_sessions", self.inner.live_sessions()).await
+    }
+
+    async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        self.metered("due", self.inner.due(silent_since, absent_since)).await
+    }
+
+    async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {
+        self.metered("change", self.inner.change(id, change, now)).await
+    }
+
+    async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        self.metered("providers_seen", self.inner.providers_seen(ids, now)).await
+    }
+
+    async fn renters_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        self.metered("renters_seen", self.inner.renters_seen(ids, now)).await
+    }
+
+    async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
+        self.metered("grant", self.inner.grant(request, policy, now)).await
+    }
+
+    async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
+        self.metered("settle", self.inner.settle(reports, now)).await
+    }
+
+    async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {
+        self.metered("ledger", self.inner.ledger(id, now)).await
+    }
+
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+        self.metered("append_events", self.inner.append_events(events)).await
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
+        self.metered("events", self.inner.events(limit)).await
+    }
+}

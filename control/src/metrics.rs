@@ -1,0 +1,105 @@
+//! The control plane's Prometheus metrics, all of them.
+//!
+//! Labels come from closed sets: route templates, event kinds, names of limits and store operations; never an id, a
+//! token, an address or a path that somebody sent.
+
+use std::time::Duration;
+
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use runit_core::event::EventKind;
+use runit_core::session::SessionStatus;
+
+/// The metrics and the registry that they are in.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    rate_limited: IntCounterVec,
+    events: IntCounterVec,
+    sessions: IntGaugeVec,
+    store_seconds: HistogramVec,
+    store_errors: IntCounterVec,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When two metrics have one name: a mistake in this file.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let metrics = Self {
+            registry: Registry::new(),
+            requests: counter(
+                "runit_control_requests_total",
+                "Requests answered by the control API, by route template and class of status",
+                &["route", "status"],
+            )?,
+            rate_limited: counter(
+                "runit_control_rate_limited_total",
+                "Requests refused with 429, by limit",
+                &["limit"],
+            )?,
+            events: counter("runit_security_events_total", "Security events, by kind, also those not kept", &["kind"])?,
+            sessions: IntGaugeVec::new(Opts::new("runit_sessions", "Live sessions, by state"), &["state"])?,
+            store_seconds: HistogramVec::new(
+                HistogramOpts::new("runit_store_seconds", "Time until the store answered, by operation")
+                    .buckets(vec![0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
+                &["operation"],
+            )?,
+            store_errors: counter("runit_store_errors_total", "Failures of the store, by operation", &["operation"])?,
+        };
+        metrics.registry.register(Box::new(metrics.requests.clone()))?;
+        metrics.registry.register(Box::new(metrics.rate_limited.clone()))?;
+        metrics.registry.register(Box::new(metrics.events.clone()))?;
+        metrics.registry.register(Box::new(metrics.sessions.clone()))?;
+        metrics.registry.register(Box::new(metrics.store_seconds.clone()))?;
+        metrics.registry.register(Box::new(metrics.store_errors.clone()))?;
+        for kind in EventKind::ALL {
+            metrics.events.with_label_values(&[kind.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// One answer. `route` is a template such as `/renter/usage/{token}`.
+    pub(crate) fn request(&self, route: &str, status: u16) {
+        let class = match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.with_label_values(&[route, class]).inc();
+    }
+
+    /// One refusal for coming too often.
+    pub(crate) fn rate_limited(&self, limit: &'static str) {
+        self.rate_limited.with_label_values(&[limit]).inc();
+    }
+
+    /// One security event.
+    pub(crate) fn event(&self, kind: EventKind) {
+        self.events.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// One answer of the store.
+    pub(crate) fn store(&self, operation: &'static str, took: Duration, failed: bool) {
+        self.store_seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
+        if failed {
+            self.store_errors.with_label_values(&[operation]).inc();
+        }
+    }
+
+    /// All metrics, with the sessions counted now.
+    pub(crate) fn gather(&self, statuses: impl Iterator<Item = SessionStatus>) -> Vec<MetricFamily> {
+        let mut counts = [SessionStatus::Ready, SessionStatus::Locked, SessionStatus::Recycling].map(|one| (one, 0));
+        for status in statuses {
+            if let Some((_, count)) = counts.iter_mut().find(|(one, _)| *one == status) {
+                *count += 1;
+            }
+        }
+        for (status, count) in counts {
+            self.sessions.with_label_values(&[status.as_str()]).set(count);
+        }
+        self.registry.gather()
+    }
+}

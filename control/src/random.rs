@@ -1,0 +1,33 @@
+//! Randomness: the one place where this crate draws ids, tokens, secrets and nonces, from the operating system.
+
+use runit_core::{AccessToken, Secret, SessionId};
+use uuid::Builder;
+
+/// The operating system gave no random bytes; nothing may be issued without.
+#[derive(Debug, thiserror::Error)]
+#[error("no randomness")]
+pub struct NoRandomness(#[source] getrandom::Error);
+
+/// `N` random bytes.
+///
+/// # Errors
+/// [`NoRandomness`].
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(NoRandomness)?;
+    Ok(bytes)
+}
+
+pub(crate) fn session_id() -> Result<SessionId, NoRandomness> {
+    Ok(SessionId::from_uuid(Builder::from_random_bytes(bytes()?).into_uuid()))
+}
+
+pub(crate) fn access_token() -> Result<AccessToken, NoRandomness> {
+    Ok(AccessToken::from_uuid(Builder::from_random_bytes(bytes()?).into_uuid()))
+}
+
+/// 256 bits as 64 hexadecimal digits.
+pub(crate) fn provider_secret() -> Result<Secret, NoRandomness> {
+    let bytes: [u8; 32] = bytes()?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}

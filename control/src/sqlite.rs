@@ -1,0 +1,151 @@
+//! The embedded store: SQLite in WAL mode, each answer durable.
+//!
+//! One writer thread owns the only connection that writes, and shares one fsync between all the commands that wait at
+//! that moment (see [`worker`]); a second thread reads. There are no rules here: a command loads a row, calls the method
+//! of `runit-core`, and writes back what differs.
+//!
+//! Invariant: a method answers after its transaction is on disk, or answers an error and has changed nothing.
+
+mod event_rows;
+mod ledger_rows;
+mod rows;
+mod schema;
+mod session_rows;
+mod worker;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use runit_core::event::SecurityEvent;
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger};
+use runit_core::session::{Change, Session, SessionStatus};
+use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
+use runit_core::{SecretHash, SessionId, Timestamp};
+
+pub use schema::OpenError;
+use worker::{Mode, Worker};
+
+/// The store of one node, in one file.
+pub struct SqliteStore {
+    writer: Worker,
+    reader: Worker,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`; creates it, readable by this user only, where there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file cannot be used, or was written by a newer version.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut writing = schema::connect(path)?;
+        schema::migrate(&mut writing)?;
+        let reading = schema::connect(path)?;
+        let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;
+        let reader = Worker::start("runit-store-reader", reading, Mode::Read).map_err(OpenError::Thread)?;
+        Ok(Self { writer, reader })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn register(&self, registration: Registration, now: Timestamp) -> Result<Session, ChangeError> {
+        let Registration { id, provider, provider_secret, offer, cap_bytes } = registration;
+        self.writer
+            .run(move |db| {
+                let Some(known) = session_rows::by_id(db, id)? else {
+                    let session = Session::register(id, provider, provider_secret, offer, cap_bytes, now);
+                    session_rows::insert(db, &session)?;
+                    return Ok(Ok(session));
+                };
+                let mut session = known.clone();
+                if let Err(refusal) = session.register_again(&provider, provider_secret, offer, now) {
+                    return Ok(Err(refusal.into()));
+                }
+                session_rows::update(db, &known, &session)?;
+                Ok(Ok(session))
+            })
+            .await?
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.reader.run(move |db| session_rows::by_id(db, id)).await
+    }
+
+    async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError> {
+        self.reader.run(move |db| session_rows::by_token(db, token)).await
+    }
+
+    async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
+        self.reader.run(session_rows::live).await
+    }
+
+    async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {
+        self.writer
+            .run(move |db| {
+                let Some(known) = session_rows::by_id(db, id)? else { return Ok(Err(ChangeError::Unknown)) };
+                let mut session = known.clone();
+                match session.apply(change, now) {
+                    Ok(()) => session_rows::update(db, &known, &session).map(|()| Ok(session)),
+                    Err(refusal) => Ok(Err(refusal.into())),
+                }
+            })
+            .await?
+    }
+
+    async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.run(move |db| session_rows::providers_seen(db, &ids, now)).await
+    }
+
+    async fn renters_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.run(move |db| session_rows::renters_seen(db, &ids, now)).await
+    }
+
+    async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
+        self.writer
+            .run(move |db| {
+                let (cap, status) = match session_rows::cap_and_status(db, request.session)? {
+                    None | Some((_, SessionStatus::Removed)) => return Ok(Err(GrantError::Unknown)),
+                    Some(found) => found,
+                };
+                debug_assert_ne!(status, SessionStatus::Removed);
+                let known = ledger_rows::load(db, request.session)?;
+                let mut ledger = known.clone().unwrap_or_default();
+                let granted = ledger.grant(&request, cap, &policy, now);
+                ledger_rows::save(db, request.session, known.as_ref(), &ledger)?;
+                Ok(granted.map_err(GrantError::Short))
+            })
+            .await?
+    }
+
+    async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .run(move |db| {
+                for report in &reports {
+                    let Some(known) = ledger_rows::load(db, report.session)? else { continue };
+                    let mut ledger = known.clone();
+                    ledger.report(report, now);
+                    ledger_rows::save(db, report.session, Some(&known), &ledger)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {
+        let mut ledger = self.reader.run(move |db| ledger_rows::load(db, id)).await?.unwrap_or_default();
+        ledger.advance(now);
+        Ok(ledger)
+    }
+
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+        self.writer.run(move |db| event_rows::append(db, &events)).await
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
+        self.reader.run(move |db| event_rows::last(db, limit)).await
+    }
+
+    async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        self.reader.run(move |db| session_rows::due(db, silent_since, absent_since)).await
+    }
+}

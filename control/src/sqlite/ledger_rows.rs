@@ -1,0 +1,128 @@
+//! Ledgers as rows: closed usage by bucket, and open leases.
+
+use std::collections::BTreeMap;
+
+use runit_core::SessionId;
+use runit_core::ledger::{Ledger, OpenLease, Usage};
+use rusqlite::{Connection, named_params, params};
+
+use super::rows::{Columns, id, integer, time};
+use super::worker::DbError;
+
+/// None for a session that never leased a byte.
+pub(super) fn load(db: &Connection, session: SessionId) -> Result<Option<Ledger>, DbError> {
+    let mut statement = db.prepare_cached("SELECT latest FROM ledgers WHERE session = ?")?;
+    let mut rows = statement.query([id(session)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let latest = row.time("latest")?;
+    Ok(Some(Ledger { closed: closed(db, session)?, open: open(db, session)?, latest }))
+}
+
+/// Writes back what `after` has different from `before`.
+pub(super) fn save(
+    db: &Connection,
+    session: SessionId,
+    before: Option<&Ledger>,
+    after: &Ledger,
+) -> Result<(), DbError> {
+    if before.is_none_or(|before| before.latest != after.latest) {
+        db.prepare_cached(
+            "INSERT INTO ledgers (session, latest) VALUES (?1, ?2)
+             ON CONFLICT (session) DO UPDATE SET latest = excluded.latest",
+        )?
+        .execute(params![id(session), time(after.latest)])?;
+    }
+    let empty = Ledger::default();
+    let before = before.unwrap_or(&empty);
+    save_closed(db, session, &before.closed, &after.closed)?;
+    save_open(db, session, &before.open, &after.open)
+}
+
+fn closed(db: &Connection, session: SessionId) -> Result<BTreeMap<u64, Usage>, DbError> {
+    let mut statement =
+        db.prepare_cached("SELECT bucket, bytes_in, bytes_out, forfeited FROM usage WHERE session = ?")?;
+    let mut rows = statement.query([id(session)])?;
+    let mut closed = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let usage = Usage {
+            bytes_in: row.unsigned("bytes_in")?,
+            bytes_out: row.unsigned("bytes_out")?,
+            forfeited: row.unsigned("forfeited")?,
+        };
+        closed.insert(row.unsigned("bucket")?, usage);
+    }
+    Ok(closed)
+}
+
+fn open(db: &Connection, session: SessionId) -> Result<Vec<OpenLease>, DbError> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, node, granted, bytes_in, bytes_out, sequence, expires_at FROM leases
+         WHERE session = ? ORDER BY place",
+    )?;
+    let mut rows = statement.query([id(session)])?;
+    let mut open = Vec::new();
+    while let Some(row) = rows.next()? {
+        open.push(OpenLease {
+            id: row.lease("id")?,
+            node: row.node("node")?,
+            granted: row.unsigned("granted")?,
+            used: Usage { bytes_in: row.unsigned("bytes_in")?, bytes_out: row.unsigned("bytes_out")?, forfeited: 0 },
+            sequence: row.unsigned("sequence")?,
+            expires_at: row.time("expires_at")?,
+        });
+    }
+    Ok(open)
+}
+
+fn save_closed(
+    db: &Connection,
+    session: SessionId,
+    before: &BTreeMap<u64, Usage>,
+    after: &BTreeMap<u64, Usage>,
+) -> Result<(), DbError> {
+    for &bucket in before.keys().filter(|bucket| !after.contains_key(bucket)) {
+        db.prepare_cached("DELETE FROM usage WHERE session = ?1 AND bucket = ?2")?
+            .execute(params![id(session), integer(bucket)])?;
+    }
+    for (bucket, usage) in after.iter().filter(|&(bucket, usage)| before.get(bucket) != Some(usage)) {
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO usage (session, bucket, bytes_in, bytes_out, forfeited)
+             VALUES (:session, :bucket, :bytes_in, :bytes_out, :forfeited)",
+        )?
+        .execute(named_params! {
+            ":session": id(session),
+            ":bucket": integer(*bucket),
+            ":bytes_in": integer(usage.bytes_in),
+            ":bytes_out": integer(usage.bytes_out),
+            ":forfeited": integer(usage.forfeited),
+        })?;
+    }
+    Ok(())
+}
+
+fn save_open(db: &Connection, session: SessionId, before: &[OpenLease], after: &[OpenLease]) -> Result<(), DbError> {
+    for lease in before.iter().filter(|lease| !after.iter().any(|other| other.id == lease.id)) {
+        db.prepare_cached("DELETE FROM leases WHERE session = ?1 AND id = ?2")?
+            .execute(params![id(session), lease.id.as_uuid().into_bytes()])?;
+    }
+    for lease in after.iter().filter(|lease| !before.contains(lease)) {
+        // A known lease keeps its place; only what its node reported can have changed.
+        db.prepare_cached(
+            "INSERT INTO leases (session, id, node, granted, bytes_in, bytes_out, sequence, expires_at)
+             VALUES (:session, :id, :node, :granted, :bytes_in, :bytes_out, :sequence, :expires_at)
+             ON CONFLICT (session, id) DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
+                 sequence = excluded.sequence",
+        )?
+        .execute(named_params! {
+            ":session": id(session),
+            ":id": lease.id.as_uuid().into_bytes(),
+            ":node": lease.node.as_uuid().into_bytes(),
+            ":granted": integer(lease.granted),
+            ":bytes_in": integer(lease.used.bytes_in),
+            ":bytes_out": integer(lease.used.bytes_out),
+            ":sequence": integer(lease.sequence),
+            ":expires_at": time(lease.expires_at),
+        })?;
+    }
+    Ok(())
+}

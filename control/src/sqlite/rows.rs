@@ -1,0 +1,89 @@
+//! How the values of `runit-core` stand in columns, and back.
+//!
+//! SQLite's integers are signed: unsigned values beyond 2^63 are kept as 2^63 - 1, which no time or byte count reaches.
+
+use std::net::IpAddr;
+
+use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
+use runit_core::{LeaseId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
+use rusqlite::Row;
+use url::Url;
+use uuid::Uuid;
+
+use super::worker::DbError;
+
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn time(value: Timestamp) -> i64 {
+    integer(value.unix_ms())
+}
+
+pub(super) fn id(value: SessionId) -> [u8; 16] {
+    value.as_uuid().into_bytes()
+}
+
+/// Reads columns by name.
+pub(super) trait Columns {
+    fn unsigned(&self, column: &str) -> Result<u64, DbError>;
+    fn time(&self, column: &str) -> Result<Timestamp, DbError>;
+    fn optional_hash(&self, column: &str) -> Result<Option<SecretHash>, DbError>;
+    fn hash(&self, column: &str) -> Result<SecretHash, DbError>;
+    fn session(&self, column: &str) -> Result<SessionId, DbError>;
+    fn lease(&self, column: &str) -> Result<LeaseId, DbError>;
+    fn node(&self, column: &str) -> Result<NodeId, DbError>;
+    fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError>;
+}
+
+impl Columns for Row<'_> {
+    fn unsigned(&self, column: &str) -> Result<u64, DbError> {
+        u64::try_from(self.get::<_, i64>(column)?).map_err(|_| DbError::Damaged("a negative number"))
+    }
+
+    fn time(&self, column: &str) -> Result<Timestamp, DbError> {
+        self.unsigned(column).map(Timestamp::from_unix_ms)
+    }
+
+    fn optional_hash(&self, column: &str) -> Result<Option<SecretHash>, DbError> {
+        Ok(self.get::<_, Option<[u8; 32]>>(column)?.map(SecretHash::from_bytes))
+    }
+
+    fn hash(&self, column: &str) -> Result<SecretHash, DbError> {
+        Ok(SecretHash::from_bytes(self.get(column)?))
+    }
+
+    fn session(&self, column: &str) -> Result<SessionId, DbError> {
+        uuid(self, column).map(SessionId::from_uuid)
+    }
+
+    fn lease(&self, column: &str) -> Result<LeaseId, DbError> {
+        uuid(self, column).map(LeaseId::from_uuid)
+    }
+
+    fn node(&self, column: &str) -> Result<NodeId, DbError> {
+        uuid(self, column).map(NodeId::from_uuid)
+    }
+
+    fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError> {
+        let Some(text) = self.get::<_, Option<String>>(column)? else { return Ok(None) };
+        let address: IpAddr = text.parse().map_err(|_| DbError::Damaged("an address"))?;
+        Ok(Some(RenterAddress::new(address)))
+    }
+}
+
+fn uuid(row: &Row<'_>, column: &str) -> Result<Uuid, DbError> {
+    Ok(Uuid::from_bytes(row.get(column)?))
+}
+
+/// Reads an upstream back. Whether its host is still allowed is asked when the control plane starts, not here: a row
+/// that was good when it was written must not make the store unreadable.
+pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, DbError> {
+    let damaged = DbError::Damaged("an upstream URL");
+    let Some(host) = Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)) else {
+        return Err(damaged);
+    };
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let policy = UpstreamPolicy { hosts: vec![host.clone()], plain_http_hosts: vec![host] };
+    UpstreamUrl::parse(text, &policy).map_err(|_| damaged)
+}

@@ -1,0 +1,69 @@
+//! The file, its pragmas, its tables, and how an older file becomes a newer one.
+//!
+//! Invariant: `user_version` is the number of migrations applied; a file with more than are known here is refused, since
+//! an older program cannot know what the newer one promised.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// In order; what has been released is never edited, only followed by another.
+const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+
+/// Prepared statements that a connection keeps; there are fewer than this.
+const STATEMENTS: usize = 64;
+
+/// The store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be created or read.
+    #[error("cannot open the database file")]
+    File(#[source] io::Error),
+    /// SQLite refuses it.
+    #[error("cannot use the database")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Written by a newer version of this program.
+    #[error("the database has schema version {found}, this program knows up to {known}")]
+    Newer {
+        /// Version of the file.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the store's thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Opens a connection with the settings that all of them share.
+pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
+    // Created here rather than by SQLite for the mode; the journal files take theirs from it.
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(OpenError::File)?;
+    let db = Connection::open(path)?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "full")?;
+    db.pragma_update(None, "foreign_keys", "on")?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(db)
+}
+
+/// Brings the file to the newest schema.
+pub(super) fn migrate(db: &mut Connection) -> Result<(), OpenError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let Some(pending) = usize::try_from(found).ok().and_then(|applied| MIGRATIONS.get(applied..)) else {
+        return Err(OpenError::Newer { found, known });
+    };
+    for migration in pending {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}

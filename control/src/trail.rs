@@ -1,0 +1,81 @@
+//! The audit trail: every security event goes to the log, the metrics, and the store.
+//!
+//! Whoever can cause events at will (a guessed token, a request over the limit) must not fill the disk with them: per
+//! network and kind [`EVENTS_PER_WINDOW`] a minute are kept, the rest are counted in the metrics only.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::store::{Store, StoreError};
+use runit_core::{NetworkKey, RenterAddress};
+use serde_json::{Map, Value};
+
+use crate::limit::{Limit, SlidingLog};
+use crate::metrics::Metrics;
+
+const EVENTS_PER_WINDOW: u32 = 30;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Where events go.
+pub(crate) struct Trail {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>)>>,
+}
+
+impl Trail {
+    pub(crate) fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        let limit = Limit { requests: EVENTS_PER_WINDOW, window: WINDOW };
+        Self { store, metrics, kept: Mutex::new(SlidingLog::new(limit)) }
+    }
+
+    /// Records events, in order.
+    ///
+    /// # Errors
+    /// When the store failed; the log has them then.
+    pub(crate) async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+        let kept: Vec<SecurityEvent> = events.into_iter().filter(|event| self.keeps(event)).collect();
+        for event in &kept {
+            tracing::info!(target: "runit_security", "{}", line(event));
+        }
+        if kept.is_empty() { Ok(()) } else { self.store.append_events(kept).await }
+    }
+
+    fn keeps(&self, event: &SecurityEvent) -> bool {
+        self.metrics.event(event.kind);
+        let key = (event.kind, event.address.map(RenterAddress::network));
+        // Events that nobody from outside can cause (the sweeper's) have no address, and are never left out.
+        key.1.is_none() || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
+    }
+}
+
+/// The line that operators' tools of the predecessor look for: `[SECURITY] <ISO time> - <TYPE>: {json}`.
+fn line(event: &SecurityEvent) -> String {
+    let mut details = Map::new();
+    let mut add = |name: &str, value: Option<String>| value.map(|text| details.insert(name.into(), Value::from(text)));
+    add("sessionId", event.session.map(|id| id.to_string()));
+    add("providerId", event.provider.as_ref().map(ToString::to_string));
+    add("ip", event.address.map(|address| address.to_string()));
+    format!("[SECURITY] {} - {}: {}", event.at, event.kind.as_str(), Value::Object(details))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runit_core::{SessionId, Timestamp};
+    use uuid::Uuid;
+
+    #[test]
+    fn the_line_has_the_predecessors_form() {
+        let event = SecurityEvent::new(EventKind::SessionLocked, Timestamp::from_unix_ms(1_795_334_400_007))
+            .session(SessionId::from_uuid(Uuid::from_u128(7)))
+            .provider("gpu-box".parse().unwrap())
+            .address(RenterAddress::new([127, 0, 0, 1].into()));
+        assert_eq!(
+            line(&event),
+            "[SECURITY] 2026-11-22T08:00:00.007Z - SESSION_LOCKED: {\"ip\":\"127.0.0.1\",\"providerId\":\"gpu-box\",\
+             \"sessionId\":\"00000000-0000-0000-0000-000000000007\"}"
+        );
+    }
+}

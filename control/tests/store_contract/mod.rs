@@ -1,0 +1,337 @@
+//! What every implementation of `Store` must do, written once.
+//!
+//! A [`Fixture`] opens the same store again and again; each scenario opens it between its steps, so that nothing that
+//! it relies on was only in memory. `store_contract!` makes one test of each scenario.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage};
+use runit_core::session::{Change, Claim, Offer, Refusal, Session, SessionState, SessionStatus};
+use runit_core::store::{ChangeError, GrantError, Registration, Store};
+use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
+use runit_core::{LeaseId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+pub(crate) const CAP: u64 = 1_000_000;
+const HOUR: u64 = 3_600_000;
+
+/// A store that outlives its handles.
+pub(crate) trait Fixture {
+    /// Opens it anew, as a restarted process would.
+    fn open(&self) -> Arc<dyn Store>;
+}
+
+macro_rules! store_contract {
+    ($fixture:expr; $($scenario:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                store_contract::$scenario(&$fixture).await;
+            }
+        )*
+    };
+}
+
+pub(crate) fn at(ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(1_795_334_400_000 + ms)
+}
+
+pub(crate) fn id(number: u128) -> SessionId {
+    SessionId::from_uuid(Uuid::from_u128(number))
+}
+
+pub(crate) fn registration(number: u128, credential: &str) -> Registration {
+    let offer = Offer {
+        upstream: UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).unwrap(),
+        sealed_credential: format!("sealed {credential}").into_bytes(),
+        credential_hash: SecretHash::of(credential),
+        hardware: Some("{\"gpu\":\"A100\"}".into()),
+        pricing: None,
+    };
+    let provider = "gpu-box".parse().unwrap();
+    Registration { id: id(number), provider, provider_secret: SecretHash::of("secret"), offer, cap_bytes: CAP }
+}
+
+fn address(last: u8) -> RenterAddress {
+    RenterAddress::new([127, 0, 0, last].into())
+}
+
+fn claim(token: &str, from: u8, cookie: Option<&str>) -> Change {
+    let claim = Claim { token: SecretHash::of(token), address: address(from), cookie: cookie.map(SecretHash::of) };
+    Change::Claim(claim, LockMode::Exact)
+}
+
+fn issue(token: &str) -> Change {
+    Change::IssueToken(SecretHash::of(token))
+}
+
+fn release(token: &str) -> Change {
+    Change::Release { token: SecretHash::of(token), address: address(1), mode: LockMode::Exact }
+}
+
+fn lease(session: u128, lease: u128, want: u64) -> LeaseRequest {
+    let node = NodeId::from_uuid(Uuid::from_u128(9));
+    LeaseRequest { lease: LeaseId::from_uuid(Uuid::from_u128(lease)), node, session: id(session), want }
+}
+
+fn report(session: u128, lease: u128, sequence: u64, bytes: (u64, u64), closing: bool) -> LeaseReport {
+    let lease = LeaseId::from_uuid(Uuid::from_u128(lease));
+    LeaseReport { lease, session: id(session), sequence, bytes_in: bytes.0, bytes_out: bytes.1, closing }
+}
+
+fn policy() -> LeasePolicy {
+    LeasePolicy { min_bytes: 1_000, max_bytes: 100_000, ttl: Duration::from_secs(60) }
+}
+
+async fn locked(store: &dyn Store, number: u128, token: &str) {
+    store.register(registration(number, "one"), at(0)).await.unwrap();
+    store.change(id(number), issue(token), at(1)).await.unwrap();
+    store.change(id(number), claim(token, 1, Some("cookie")), at(2)).await.unwrap();
+}
+
+/// Everything about two sessions is the same.
+fn assert_same(left: &Session, right: &Session) {
+    assert_eq!(format!("{left:?}"), format!("{right:?}"));
+    assert_eq!(left.state, right.state, "Debug hides hashes");
+    assert_eq!(left.provider_secret, right.provider_secret);
+    assert_eq!(left.offer.credential_hash, right.offer.credential_hash);
+}
+
+pub(crate) async fn a_registered_session_is_read_back_whole(fixture: &impl Fixture) {
+    let registered = fixture.open().register(registration(1, "one"), at(5)).await.unwrap();
+    let read = fixture.open().session(id(1)).await.unwrap().expect("registered");
+    assert_same(&registered, &read);
+    assert_eq!((read.status(), read.cap_bytes, read.registered_at), (SessionStatus::Ready, CAP, at(5)));
+    assert!(fixture.open().session(id(2)).await.unwrap().is_none());
+    assert_eq!(fixture.open().live_sessions().await.unwrap().len(), 1);
+}
+
+pub(crate) async fn only_the_same_secret_registers_a_session_again(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    let stranger = Registration { provider_secret: SecretHash::of("guess"), ..registration(1, "two") };
+    let refused = store.register(stranger, at(1)).await;
+    assert!(matches!(refused, Err(ChangeError::Refused(Refusal::NotYours))), "{refused:?}");
+    let again = Registration { cap_bytes: 7, ..registration(1, "two") };
+    let again = store.register(again, at(2)).await.unwrap();
+    assert_eq!((again.cap_bytes, again.revision), (CAP, 2), "a known session keeps its cap");
+    assert_same(&again, &fixture.open().session(id(1)).await.unwrap().unwrap());
+}
+
+pub(crate) async fn tokens_find_their_session_as_long_as_they_open_it(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    for token in ["first", "second", "third"] {
+        store.change(id(1), issue(token), at(1)).await.unwrap();
+    }
+    let store = fixture.open();
+    let found = store.session_by_token(SecretHash::of("second")).await.unwrap().expect("outstanding");
+    let tokens = ["first", "second", "third"].map(SecretHash::of).to_vec();
+    assert_eq!(found.state, SessionState::Ready { tokens }, "oldest first");
+    store.change(id(1), claim("second", 1, None), at(2)).await.unwrap();
+    let store = fixture.open();
+    assert!(store.session_by_token(SecretHash::of("first")).await.unwrap().is_none(), "died with the lock");
+    assert!(store.session_by_token(SecretHash::of("second")).await.unwrap().is_some(), "holds the lock");
+    store.change(id(1), release("second"), at(3)).await.unwrap();
+    assert!(fixture.open().session_by_token(SecretHash::of("second")).await.unwrap().is_none());
+}
+
+pub(crate) async fn a_lock_is_as_before_after_a_restart(fixture: &impl Fixture) {
+    locked(&*fixture.open(), 1, "token").await;
+    let store = fixture.open();
+    let session = store.session(id(1)).await.unwrap().unwrap();
+    let lock = session.lock().expect("locked");
+    assert_eq!((lock.token, lock.cookie), (SecretHash::of("token"), Some(SecretHash::of("cookie"))));
+    assert_eq!((lock.address, lock.taken_at, lock.renter_seen_at), (address(1), at(2), at(2)));
+    let second = store.change(id(1), claim("token", 1, Some("other browser")), at(3)).await;
+    assert!(matches!(second, Err(ChangeError::Refused(Refusal::Rejected(Rejection::AlreadyInUse)))), "{second:?}");
+    let elsewhere = store.change(id(1), claim("token", 2, None), at(3)).await;
+    assert!(matches!(elsewhere, Err(ChangeError::Refused(Refusal::Rejected(Rejection::AddressMismatch)))));
+    assert_same(&session, &fixture.open().session(id(1)).await.unwrap().unwrap());
+}
+
+pub(crate) async fn an_ipv6_lock_is_as_before_after_a_restart(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.change(id(1), issue("token"), at(1)).await.unwrap();
+    let v6 = RenterAddress::new("2001:db8::1".parse().unwrap());
+    let claim = Claim { token: SecretHash::of("token"), address: v6, cookie: None };
+    store.change(id(1), Change::Claim(claim, LockMode::Exact), at(2)).await.unwrap();
+    let session = fixture.open().session(id(1)).await.unwrap().unwrap();
+    assert_eq!(session.lock().map(|lock| lock.address), Some(v6));
+}
+
+pub(crate) async fn of_many_concurrent_claims_exactly_one_takes_the_lock(fixture: &impl Fixture) {
+    const CLAIMS: u8 = 50;
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    for n in 0..CLAIMS {
+        store.change(id(1), issue(&format!("token {n}")), at(1)).await.unwrap();
+    }
+    let handles = [store, fixture.open()];
+    let mut claims = JoinSet::new();
+    for n in 0..CLAIMS {
+        let store = Arc::clone(&handles[usize::from(n) % 2]);
+        claims.spawn(async move { store.change(id(1), claim(&format!("token {n}"), n, None), at(2)).await });
+    }
+    let outcomes = claims.join_all().await;
+    let winners: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+    assert_eq!(winners.len(), 1);
+    for outcome in &outcomes {
+        let lost = matches!(outcome, Err(ChangeError::Refused(Refusal::Rejected(Rejection::InvalidToken))));
+        assert!(lost || outcome.is_ok(), "{outcome:?}");
+    }
+    assert_same(winners[0], &fixture.open().session(id(1)).await.unwrap().unwrap());
+}
+
+pub(crate) async fn a_refused_change_changes_nothing_and_an_unknown_session_is_unknown(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    let before = store.session(id(1)).await.unwrap().unwrap();
+    assert!(store.change(id(1), Change::Cut, at(1)).await.is_err());
+    assert!(store.change(id(1), Change::ProviderSilent(Duration::from_secs(1)), at(999)).await.is_err());
+    assert_same(&before, &fixture.open().session(id(1)).await.unwrap().unwrap());
+    assert!(matches!(store.change(id(2), Change::Remove, at(1)).await, Err(ChangeError::Unknown)));
+}
+
+pub(crate) async fn a_removed_session_leaves_a_tombstone_with_its_owner_and_its_usage(fixture: &impl Fixture) {
+    let store = fixture.open();
+    locked(&*store, 1, "token").await;
+    let granted = store.grant(lease(1, 1, 5_000), policy(), at(3)).await.unwrap().granted;
+    store.settle(vec![report(1, 1, 1, (1_000, 2_000), true)], at(4)).await.unwrap();
+    store.change(id(1), Change::Remove, at(5)).await.unwrap();
+    let store = fixture.open();
+    assert!(store.live_sessions().await.unwrap().is_empty());
+    assert!(store.session_by_token(SecretHash::of("token")).await.unwrap().is_none(), "tokens die with it");
+    let tombstone = store.session(id(1)).await.unwrap().expect("a tombstone");
+    assert_eq!(tombstone.state, SessionState::Removed { since: at(5), clean: false });
+    assert!(matches!(store.grant(lease(1, 2, 1), policy(), at(6)).await, Err(GrantError::Unknown)));
+    let stranger = Registration { provider_secret: SecretHash::of("guess"), ..registration(1, "two") };
+    assert!(store.register(stranger, at(6)).await.is_err());
+    let back = store.register(registration(1, "two"), at(7)).await.unwrap();
+    assert_eq!(back.status(), SessionStatus::Ready);
+    assert!(granted >= 3_000);
+    assert_eq!(fixture.open().ledger(id(1), at(8)).await.unwrap().charged(), 3_000);
+}
+
+pub(crate) async fn presence_goes_forward_only_and_passes_over_the_absent(fixture: &impl Fixture) {
+    let store = fixture.open();
+    locked(&*store, 1, "token").await;
+    store.register(registration(2, "one"), at(0)).await.unwrap();
+    let all = vec![id(1), id(2), id(3)];
+    store.providers_seen(all.clone(), at(50)).await.unwrap();
+    store.renters_seen(all.clone(), at(60)).await.unwrap();
+    store.providers_seen(all.clone(), at(10)).await.unwrap();
+    store.renters_seen(all, at(10)).await.unwrap();
+    let store = fixture.open();
+    let first = store.session(id(1)).await.unwrap().unwrap();
+    assert_eq!(first.provider_seen_at, at(50));
+    assert_eq!(first.lock().map(|lock| lock.renter_seen_at), Some(at(60)));
+    let second = store.session(id(2)).await.unwrap().unwrap();
+    assert_eq!((second.provider_seen_at, second.status()), (at(50), SessionStatus::Ready));
+    assert_eq!(second.revision, 1, "nothing that the data plane must hear of");
+}
+
+pub(crate) async fn the_sweeper_is_told_of_those_that_are_due_and_no_others(fixture: &impl Fixture) {
+    let store = fixture.open();
+    locked(&*store, 1, "token").await;
+    for number in 2..=4 {
+        store.register(registration(number, "one"), at(0)).await.unwrap();
+    }
+    store.providers_seen(vec![id(1), id(2)], at(100)).await.unwrap();
+    store.change(id(4), Change::Remove, at(1)).await.unwrap();
+    let due = |silent: u64, absent: u64| {
+        let store = fixture.open();
+        async move {
+            let mut due = store.due(at(silent), at(absent)).await.unwrap();
+            due.sort_unstable();
+            due
+        }
+    };
+    assert_eq!(due(99, 1).await, [id(3)]);
+    assert_eq!(due(99, 2).await, [id(1), id(3)]);
+    assert_eq!(due(100, 1).await, [id(1), id(2), id(3)]);
+}
+
+pub(crate) async fn usage_and_leases_are_as_before_after_a_restart(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    let first = store.grant(lease(1, 1, 10_000), policy(), at(10)).await.unwrap();
+    let second = store.grant(lease(1, 2, 20_000), policy(), at(11)).await.unwrap();
+    store.settle(vec![report(1, 1, 1, (100, 200), true), report(1, 2, 1, (5, 6), false)], at(20)).await.unwrap();
+    let before = store.ledger(id(1), at(30)).await.unwrap();
+    let store = fixture.open();
+    let after = store.ledger(id(1), at(30)).await.unwrap();
+    assert_eq!(before, after);
+    assert_eq!((first.granted, second.granted), (10_000, 20_000));
+    assert_eq!(after.charged(), 300 + 20_000);
+    let again = store.grant(lease(1, 2, 20_000), policy(), at(31)).await.unwrap();
+    assert_eq!(again.granted, 20_000, "the same name, the same lease");
+    assert_eq!(fixture.open().ledger(id(1), at(32)).await.unwrap().charged(), 300 + 20_000);
+    assert_eq!(fixture.open().ledger(id(7), at(32)).await.unwrap().charged(), 0, "never moved a byte");
+}
+
+pub(crate) async fn a_repeated_or_older_report_changes_nothing(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.grant(lease(1, 1, 10_000), policy(), at(1)).await.unwrap();
+    let reports = vec![report(1, 1, 1, (10, 10), false), report(1, 1, 2, (20, 30), true)];
+    store.settle(reports.clone(), at(2)).await.unwrap();
+    fixture.open().settle(reports, at(3)).await.unwrap();
+    let store = fixture.open();
+    store.settle(vec![report(1, 99, 1, (1, 1), true), report(8, 1, 1, (1, 1), true)], at(4)).await.unwrap();
+    assert_eq!(store.ledger(id(1), at(5)).await.unwrap().standing(CAP).used.moved(), 50);
+}
+
+pub(crate) async fn an_unsettled_lease_is_charged_in_full_and_comes_free_after_a_day(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.grant(lease(1, 1, 10_000), policy(), at(0)).await.unwrap();
+    store.settle(vec![report(1, 1, 1, (1_000, 0), false)], at(1)).await.unwrap();
+    let after_expiry = fixture.open().ledger(id(1), at(60_000)).await.unwrap();
+    assert_eq!((after_expiry.standing(CAP).used.forfeited, after_expiry.charged()), (9_000, 10_000));
+    store.grant(lease(1, 2, 1_000), policy(), at(60_000)).await.unwrap();
+    store.settle(vec![report(1, 2, 1, (0, 0), true)], at(60_001)).await.unwrap();
+    let next_day = fixture.open().ledger(id(1), at(24 * HOUR)).await.unwrap();
+    assert_eq!(next_day.charged(), 10_000, "its bucket has not ended a day ago");
+    assert_eq!(fixture.open().ledger(id(1), at(24 * HOUR + HOUR)).await.unwrap().charged(), 0);
+    let store = fixture.open();
+    store.grant(lease(1, 3, 1_000), policy(), at(26 * HOUR)).await.unwrap();
+    assert_eq!(fixture.open().ledger(id(1), at(26 * HOUR)).await.unwrap().charged(), 1_000);
+}
+
+pub(crate) async fn concurrent_leases_never_pass_the_cap(fixture: &impl Fixture) {
+    let first = fixture.open();
+    first.register(registration(1, "one"), at(0)).await.unwrap();
+    let handles = [first, fixture.open()];
+    let mut leases = JoinSet::new();
+    for n in 0..200_u128 {
+        let store = Arc::clone(&handles[usize::from(n % 2 == 0)]);
+        leases.spawn(async move {
+            match store.grant(lease(1, n, 100_000), policy(), at(1)).await {
+                Ok(lease) => lease.granted,
+                Err(GrantError::Short(Shortage::Leased)) => 0,
+                Err(other) => panic!("{other:?}"),
+            }
+        });
+    }
+    let granted: u64 = leases.join_all().await.into_iter().sum();
+    assert_eq!(granted, CAP);
+    assert_eq!(fixture.open().ledger(id(1), at(2)).await.unwrap().charged(), CAP);
+}
+
+pub(crate) async fn events_are_kept_in_order(fixture: &impl Fixture) {
+    let full = SecurityEvent::new(EventKind::SessionLocked, at(1))
+        .session(id(1))
+        .provider("gpu-box".parse().unwrap())
+        .address(RenterAddress::new("2001:db8::7".parse().unwrap()));
+    let bare = SecurityEvent::new(EventKind::RateLimited, at(2));
+    fixture.open().append_events(vec![full.clone(), bare.clone()]).await.unwrap();
+    fixture.open().append_events(vec![full.clone()]).await.unwrap();
+    let store = fixture.open();
+    assert_eq!(store.events(10).await.unwrap(), [full.clone(), bare.clone(), full.clone()]);
+    assert_eq!(store.events(2).await.unwrap(), [bare, full], "the last ones, oldest first");
+}
