@@ -1,1 +1,36 @@
-//! See the crate README in `docs/`.
+//! The data plane of RUNIT: a Pingora proxy that checks token and address on every request and counts every byte.
+//!
+//! ```text
+//!   renter ── TCP ── Guard ── Pingora ──────────────────────── provider's tunnel
+//!                     │         │ request_filter: admit, charge the head
+//!                     │         │ upstream_request_filter: our credential for theirs
+//!                     ▼         ▼
+//!                 LiveSession: view, Budget ◀── Leasing ──▶ Authority (control)
+//! ```
+//!
+//! This library knows the control plane only as a [`runit_core::Authority`]; the binary `runit-gateway` puts one in.
+
+mod admin;
+mod answer;
+mod app;
+mod connection;
+mod credentials;
+mod directory;
+mod events;
+mod gateway;
+mod guard;
+mod head;
+mod headers;
+mod leasing;
+mod live;
+mod metrics;
+mod node;
+mod peer;
+mod proxy;
+mod request_policy;
+mod target;
+
+pub use admin::{Admin, Source};
+pub use app::GatewayApp;
+pub use metrics::Metrics;
+pub use node::Node;

@@ -1,0 +1,84 @@
+//! The operator's listener of the data plane: `/metrics` and `/livez`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder, TextEncoder};
+use runit_core::SecretHash;
+
+/// Something that can be scraped.
+pub type Source = Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
+
+/// Answers the operator.
+pub struct Admin {
+    /// What is scraped, one after the other.
+    pub sources: Vec<Source>,
+    /// What `Authorization: Bearer` must hold; none where loopback is protection enough.
+    pub operator_key: Option<SecretHash>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        let authorization = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.answer(&request.method, request.uri.path(), authorization)
+    }
+}
+
+impl Admin {
+    fn answer(&self, method: &Method, path: &str, authorization: Option<&str>) -> Response<Vec<u8>> {
+        if !self.may_ask(authorization) {
+            return plain(StatusCode::UNAUTHORIZED, b"operator key required\n".to_vec());
+        }
+        match (method, path) {
+            (&Method::GET, "/metrics") => self.metrics(),
+            (&Method::GET, "/livez") => plain(StatusCode::OK, b"ok\n".to_vec()),
+            _ => plain(StatusCode::NOT_FOUND, b"not found\n".to_vec()),
+        }
+    }
+
+    fn may_ask(&self, authorization: Option<&str>) -> bool {
+        let Some(key) = self.operator_key else { return true };
+        authorization.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|given| SecretHash::of(given) == key)
+    }
+
+    fn metrics(&self) -> Response<Vec<u8>> {
+        let families: Vec<MetricFamily> = self.sources.iter().flat_map(|source| source()).collect();
+        let mut body = Vec::new();
+        match TextEncoder::new().encode(&families, &mut body) {
+            Ok(()) => plain(StatusCode::OK, body),
+            Err(error) => {
+                tracing::error!(%error, "metrics could not be written");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
+            }
+        }
+    }
+}
+
+fn plain(status: StatusCode, body: Vec<u8>) -> Response<Vec<u8>> {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)
+        .header(header::CONTENT_LENGTH, body.len())
+        .body(body)
+        .expect("constant names and values")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_key_is_demanded_where_one_is_set() {
+        let admin = Admin { sources: Vec::new(), operator_key: Some(SecretHash::of("key")) };
+        let status = |authorization| admin.answer(&Method::GET, "/metrics", authorization).status();
+        assert_eq!(status(None), StatusCode::UNAUTHORIZED);
+        assert_eq!(status(Some("Bearer guess")), StatusCode::UNAUTHORIZED);
+        assert_eq!(status(Some("Bearer key")), StatusCode::OK);
+    }
+}

@@ -1,0 +1,205 @@
+//! What the gateway itself says: the one table from refusal to status, code, text and metric label.
+//!
+//! Public texts hold no id, address or upstream text.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+use runit_core::Rejection;
+
+/// Why the gateway answers itself instead of passing a request on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request is not well-formed, or not what is spoken here.
+    BadRequest,
+    /// A method that is not served (TRACE, CONNECT).
+    MethodNotAllowed,
+    /// No such place.
+    NotFound,
+    /// Token, cookie or address do not do.
+    Rejected(Rejection),
+    /// A web page of another origin made the browser send this.
+    ForeignOrigin,
+    /// A call that would stop the server for everybody.
+    ClosedPlace,
+    /// The connection already serves another session.
+    Misdirected,
+    /// The byte cap is reached; the next bytes come free after so many seconds.
+    CapReached { retry_after: u64 },
+    /// No lease could be had in time.
+    LedgerUnavailable,
+    /// The authority could not be asked.
+    AuthorityUnavailable,
+    /// The provider's name resolves to nothing that may be dialled.
+    UpstreamForbidden,
+    /// The provider could not be reached or broke the protocol.
+    UpstreamFailed,
+    /// The provider did not answer in time.
+    UpstreamTimedOut,
+}
+
+impl Refusal {
+    /// Status, stable code (also the metric label) and public text.
+    pub(crate) const fn row(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest => (S::BAD_REQUEST, "bad_request", "Malformed request"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
+            Self::Rejected(Rejection::NoCredential) => (S::UNAUTHORIZED, "no_credential", "Access token required"),
+            Self::Rejected(Rejection::InvalidToken) => (S::FORBIDDEN, "invalid_token", "Invalid or expired token"),
+            Self::Rejected(Rejection::AlreadyInUse) => (S::CONFLICT, "already_in_use", "Session already in use"),
+            Self::Rejected(Rejection::AddressMismatch) => {
+                (S::FORBIDDEN, "address_mismatch", "IP mismatch - access denied")
+            }
+            Self::ForeignOrigin => (S::FORBIDDEN, "foreign_origin", "Cross-origin request refused"),
+            Self::ClosedPlace => (S::FORBIDDEN, "closed_place", "Not available here: release the session instead"),
+            Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected", "This connection serves another session"),
+            Self::CapReached { .. } => (S::TOO_MANY_REQUESTS, "cap_reached", "Daily bandwidth cap reached"),
+            Self::LedgerUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "ledger_unavailable", "Bandwidth accounting unavailable")
+            }
+            Self::AuthorityUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "authority_unavailable", "Session authority unavailable")
+            }
+            Self::UpstreamForbidden => (S::BAD_GATEWAY, "upstream_forbidden", "Provider not reachable"),
+            Self::UpstreamFailed => (S::BAD_GATEWAY, "upstream_failed", "Provider not reachable"),
+            Self::UpstreamTimedOut => (S::GATEWAY_TIMEOUT, "upstream_timed_out", "Provider did not answer in time"),
+        }
+    }
+
+    const fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::CapReached { retry_after } => Some(retry_after),
+            Self::LedgerUnavailable | Self::AuthorityUnavailable => Some(5),
+            _ => None,
+        }
+    }
+}
+
+/// An answer of the gateway's own.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A refusal, as JSON or as a page by `Accept`.
+    Refuse(Refusal),
+    /// A redirect, with the session's cookie where the browser gets one.
+    Redirect {
+        /// Path-absolute target.
+        location: String,
+        /// The whole `Set-Cookie` value.
+        cookie: Option<HeaderValue>,
+    },
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+impl From<Rejection> for Answer {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refuse(Refusal::Rejected(rejection))
+    }
+}
+
+impl Answer {
+    /// Status code and metric label.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Refuse(refusal) => refusal.row().1,
+            Self::Redirect { .. } => "redirect",
+        }
+    }
+
+    /// Writes the answer. The caller has told the connection that these bytes are the gateway's own.
+    pub(crate) async fn send(self, session: &mut Session) -> pingora::Result<()> {
+        let wants_page = wants_page(session.req_header().headers.get(header::ACCEPT));
+        let (head, body) = self.build(wants_page)?;
+        let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
+        session.write_response_header(Box::new(head), head_only).await?;
+        if !head_only {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    }
+
+    fn build(self, wants_page: bool) -> pingora::Result<(ResponseHeader, Bytes)> {
+        let (status, content_type, body) = match &self {
+            Self::Redirect { .. } => (StatusCode::FOUND, "", String::new()),
+            Self::Refuse(refusal) => {
+                let (status, code, text) = refusal.row();
+                if wants_page {
+                    (status, "text/html; charset=utf-8", page(status, text))
+                } else {
+                    let json = serde_json::json!({ "error": text, "code": code }).to_string();
+                    (status, "application/json", json)
+                }
+            }
+        };
+        let mut head = ResponseHeader::build(status, Some(10))?;
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::REFERRER_POLICY, "no-referrer")?;
+        head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+        match self {
+            Self::Redirect { location, cookie } => {
+                head.insert_header(header::LOCATION, location)?;
+                if let Some(cookie) = cookie {
+                    head.insert_header(header::SET_COOKIE, cookie)?;
+                }
+            }
+            Self::Refuse(refusal) => {
+                head.insert_header(header::CONTENT_TYPE, content_type)?;
+                head.insert_header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'")?;
+                if let Some(seconds) = refusal.retry_after() {
+                    head.insert_header(header::RETRY_AFTER, seconds)?;
+                }
+                if status == StatusCode::UNAUTHORIZED {
+                    head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?; // RFC 9110, section 15.5.2
+                }
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    head.insert_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+                }
+            }
+        }
+        Ok((head, Bytes::from(body)))
+    }
+}
+
+/// A browser asks for `text/html` by name; programs ask for JSON or for anything.
+fn wants_page(accept: Option<&HeaderValue>) -> bool {
+    accept.and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("text/html"))
+}
+
+fn page(status: StatusCode, text: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{text}</title>\
+         <h1>{text}</h1><p>RUNIT gateway, status {}.</p></html>\n",
+        status.as_u16()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_json_for_programs_and_pages_for_browsers() {
+        let refusal = Refusal::CapReached { retry_after: 7 };
+        let (head, body) = Answer::from(refusal).build(false).expect("valid headers");
+        assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (429, &HeaderValue::from_static("7")));
+        assert_eq!(body, r#"{"code":"cap_reached","error":"Daily bandwidth cap reached"}"#);
+        let (head, body) = Answer::from(refusal).build(true).expect("valid headers");
+        assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
+        assert!(body.starts_with(b"<!doctype html>"));
+    }
+
+    #[test]
+    fn only_a_browser_gets_a_page() {
+        let page = |accept: &'static str| wants_page(Some(&HeaderValue::from_static(accept)));
+        assert!(page("text/html,application/xhtml+xml,*/*;q=0.8"));
+        assert!(!page("*/*") && !page("application/json") && !wants_page(None));
+    }
+}

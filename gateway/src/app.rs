@@ -1,0 +1,47 @@
+//! Pingora's view of the gateway: a server app that puts the guard around each connection.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use runit_core::RenterAddress;
+
+use crate::connection::Connection;
+use crate::guard::{Guard, HeadLimits};
+use crate::metrics::Metrics;
+use crate::proxy::{Proxy, digest_with};
+
+/// Serves renters' connections.
+pub struct GatewayApp {
+    pub(crate) proxy: Arc<HttpProxy<Proxy>>,
+    pub(crate) head_limits: HeadLimits,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+#[async_trait]
+impl ServerApp for GatewayApp {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let address = renter_address(&stream)?;
+        let connection = Arc::new(Connection::new(address));
+        let digest = Arc::new(digest_with(&connection).ok()?);
+        let guard = Guard::new(stream, Arc::clone(&connection), digest, self.head_limits);
+        self.metrics.connections.inc();
+        // The proxy answers requests on this stream until it ends; nothing of it comes back.
+        ServerApp::process_new(&self.proxy, Box::new(guard), shutdown).await;
+        self.metrics.connections.dec();
+        if let Some(cut) = connection.cut_reason() {
+            self.metrics.cuts.with_label_values(&[cut.label()]).inc();
+        }
+        None
+    }
+}
+
+/// The socket's peer. A connection that has none by now is dead.
+fn renter_address(stream: &Stream) -> Option<RenterAddress> {
+    let digest = stream.get_socket_digest()?;
+    let peer = digest.peer_addr()?.as_inet()?;
+    Some(RenterAddress::new(peer.ip()))
+}

@@ -1,0 +1,166 @@
+//! What the phases of a request and the connection guard know of one renter's connection together.
+//!
+//! A connection is polled by one task; the phases run on that task too, and only revocation and refills come from
+//! others. So every field is an atomic of its own, written on one side and read on the other, and [`Connection::wake`]
+//! after a write is what makes it seen.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use futures::task::AtomicWaker;
+use runit_core::RenterAddress;
+
+use crate::live::LiveSession;
+
+/// Why a connection was ended by us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The session was released, removed, or taken from this renter.
+    Revoked = 1,
+    /// The byte cap is reached.
+    CapReached = 2,
+    /// No lease could be had in time.
+    LedgerUnavailable = 3,
+}
+
+impl Cut {
+    /// The metric label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::CapReached => "cap_reached",
+            Self::LedgerUnavailable => "ledger_unavailable",
+        }
+    }
+}
+
+/// One renter's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    address: RenterAddress,
+    /// The one session that it serves, once it serves one.
+    session: OnceLock<Arc<LiveSession>>,
+    /// From the end of a request to the binding of the next: bytes read are counted here, and charged when bound.
+    reading_head: AtomicBool,
+    head_bytes: AtomicU64,
+    /// What is written is the gateway's own answer, which is not charged.
+    answering: AtomicBool,
+    /// Waiting for a refill.
+    starved: AtomicBool,
+    cut: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Connection {
+    /// A connection from `address` that serves nobody yet.
+    pub(crate) fn new(address: RenterAddress) -> Self {
+        Self {
+            address,
+            session: OnceLock::new(),
+            reading_head: AtomicBool::new(true),
+            head_bytes: AtomicU64::new(0),
+            answering: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            cut: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// The renter's address.
+    pub(crate) const fn address(&self) -> RenterAddress {
+        self.address
+    }
+
+    /// The session that it serves.
+    pub(crate) fn session(&self) -> Option<&Arc<LiveSession>> {
+        self.session.get()
+    }
+
+    /// Makes it serve `session`; `false` if it serves another one.
+    pub(crate) fn serve(self: &Arc<Self>, session: &Arc<LiveSession>) -> bool {
+        let mut first = false;
+        let served = self.session.get_or_init(|| {
+            first = true;
+            Arc::clone(session)
+        });
+        if first {
+            session.attach(self);
+        }
+        Arc::ptr_eq(served, session)
+    }
+
+    /// Bytes of the head that was just read.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        self.head_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The guard delivered bytes of a head.
+    pub(crate) fn add_head_bytes(&self, bytes: usize) {
+        self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether what is read now belongs to a head that is not charged yet.
+    pub(crate) fn is_reading_head(&self) -> bool {
+        self.reading_head.load(Ordering::Relaxed)
+    }
+
+    /// The head was charged: from here on every byte is, in both directions.
+    pub(crate) fn begin_request(&self) {
+        self.answering.store(false, Ordering::Relaxed);
+        self.reading_head.store(false, Ordering::Relaxed);
+    }
+
+    /// The request is over; the next head begins. What is still written belongs to the answer that just went out.
+    pub(crate) fn end_request(&self) {
+        self.head_bytes.store(0, Ordering::Relaxed);
+        self.reading_head.store(true, Ordering::Relaxed);
+    }
+
+    /// What is written from here to the next request is the gateway's own.
+    pub(crate) fn answer_ourselves(&self) {
+        self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// The session to charge what is written now to, if anybody.
+    pub(crate) fn charged_for_writes(&self) -> Option<&Arc<LiveSession>> {
+        if self.answering.load(Ordering::Relaxed) { None } else { self.session() }
+    }
+
+    /// Ends the connection as soon as its task runs, for the first reason given.
+    pub(crate) fn cut(&self, reason: Cut) {
+        let _ = self.cut.compare_exchange(0, reason as u8, Ordering::SeqCst, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Why it is being ended, if it is.
+    pub(crate) fn cut_reason(&self) -> Option<Cut> {
+        match self.cut.load(Ordering::SeqCst) {
+            1 => Some(Cut::Revoked),
+            2 => Some(Cut::CapReached),
+            3 => Some(Cut::LedgerUnavailable),
+            _ => None,
+        }
+    }
+
+    /// The task that polls, to be woken by [`Self::wake`]. Registered before the state is looked at.
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Makes the task look at the state again.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Says that the task waits for a refill.
+    pub(crate) fn mark_starved(&self) {
+        self.starved.store(true, Ordering::SeqCst);
+    }
+
+    /// Wakes the task if it waits for a refill.
+    pub(crate) fn feed(&self) {
+        if self.starved.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+}

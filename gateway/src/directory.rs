@@ -1,0 +1,142 @@
+//! The sessions that this node knows, kept up to date by the authority. Looking one up takes no lock.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use runit_core::session::SessionStatus;
+use runit_core::{DirectoryChange, SecretHash, SessionId, SessionView};
+use tokio::sync::{Notify, mpsc};
+
+use crate::connection::Cut;
+use crate::live::LiveSession;
+
+/// How long a node may lag behind an authority that has just answered with a session.
+const LAG: Duration = Duration::from_secs(1);
+
+/// All sessions by id, and the locked ones by the token of their lock.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
+    sessions_by_lock: papaya::HashMap<SecretHash, SessionId>,
+    /// Held while a change is applied, so that two changes to a session do not cross.
+    changing: Mutex<()>,
+    changed: Notify,
+    refills: mpsc::UnboundedSender<Arc<LiveSession>>,
+}
+
+impl Directory {
+    /// An empty directory, whose sessions ask for bytes through `refills`.
+    pub(crate) fn new(refills: mpsc::UnboundedSender<Arc<LiveSession>>) -> Self {
+        Self {
+            sessions: papaya::HashMap::new(),
+            sessions_by_lock: papaya::HashMap::new(),
+            changing: Mutex::new(()),
+            changed: Notify::new(),
+            refills,
+        }
+    }
+
+    /// Applies changes for as long as they come.
+    pub(crate) async fn follow(&self, mut changes: BoxStream<'static, DirectoryChange>) {
+        while let Some(change) = changes.next().await {
+            self.apply(change);
+        }
+    }
+
+    /// A session by its id.
+    pub(crate) fn session(&self, id: SessionId) -> Option<Arc<LiveSession>> {
+        self.sessions.pin().get(&id).cloned()
+    }
+
+    /// The session whose lock was taken with this token.
+    pub(crate) fn session_locked_by(&self, token: SecretHash) -> Option<Arc<LiveSession>> {
+        let id = *self.sessions_by_lock.pin().get(&token)?;
+        self.session(id)
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes a view that the authority has just answered with; the session itself must come (or have come) by the watch,
+    /// so that an answer that was overtaken by a removal brings nothing back.
+    pub(crate) async fn learn(&self, view: SessionView) -> Option<Arc<LiveSession>> {
+        let known = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(session) = self.session(view.id) {
+                    return session;
+                }
+                changed.await;
+            }
+        };
+        let session = tokio::time::timeout(LAG, known).await.ok()?;
+        let _changing = self.changing();
+        self.update(&session, view);
+        Some(session)
+    }
+
+    fn apply(&self, change: DirectoryChange) {
+        let _changing = self.changing();
+        match change {
+            DirectoryChange::Snapshot(views) => {
+                let listed: HashSet<SessionId> = views.iter().map(|view| view.id).collect();
+                let gone: Vec<SessionId> =
+                    self.sessions.pin().keys().filter(|id| !listed.contains(id)).copied().collect();
+                gone.into_iter().for_each(|id| self.remove(id));
+                views.into_iter().for_each(|view| self.upsert(view));
+            }
+            DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => self.remove(view.id),
+            DirectoryChange::Upsert(view) => self.upsert(view),
+            DirectoryChange::Remove(id) => self.remove(id),
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn upsert(&self, view: SessionView) {
+        match self.session(view.id) {
+            Some(session) => self.update(&session, view),
+            None => {
+                if let Some(lock) = &view.lock {
+                    self.sessions_by_lock.pin().insert(lock.token, view.id);
+                }
+                let session = Arc::new(LiveSession::new(view, self.refills.clone()));
+                self.sessions.pin().insert(session.id(), session);
+            }
+        }
+    }
+
+    fn update(&self, session: &LiveSession, view: SessionView) {
+        let old = session.view();
+        if view.revision <= old.revision {
+            return;
+        }
+        let locks = self.sessions_by_lock.pin();
+        if let Some(lock) = &old.lock {
+            locks.remove(&lock.token);
+        }
+        if let Some(lock) = &view.lock {
+            locks.insert(lock.token, view.id);
+        }
+        session.update(view);
+    }
+
+    fn remove(&self, id: SessionId) {
+        if let Some(session) = self.sessions.pin().remove(&id).cloned() {
+            if let Some(lock) = &session.view().lock {
+                self.sessions_by_lock.pin().remove(&lock.token);
+            }
+            session.cut_all(Cut::Revoked);
+        }
+    }
+
+    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,45 @@
+//! The data plane's security events on their way to the audit trail: bounded in number and in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_limits::rate::Rate;
+use runit_core::{Authority, SecurityEvent};
+use tokio::sync::mpsc;
+
+/// Events of one kind from one network in one minute; what is more is counted by metrics only.
+const PER_MINUTE: isize = 20;
+/// Events that may wait to be recorded.
+const QUEUE: usize = 1024;
+
+/// Takes events without waiting.
+pub(crate) struct EventSink {
+    queue: mpsc::Sender<SecurityEvent>,
+    rate: Rate,
+}
+
+impl EventSink {
+    /// A sink and the queue that [`record`] empties.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<SecurityEvent>) {
+        let (queue, events) = mpsc::channel(QUEUE);
+        (Self { queue, rate: Rate::new(Duration::from_secs(60)) }, events)
+    }
+
+    /// Sends an event, unless its network has sent too many of the kind. An estimate is good enough for that.
+    pub(crate) fn send(&self, event: SecurityEvent) {
+        let network = event.address.map(|address| address.network());
+        if self.rate.observe(&(event.kind, network), 1) <= PER_MINUTE && self.queue.try_send(event).is_err() {
+            tracing::debug!("the queue of security events is full");
+        }
+    }
+}
+
+/// Records events, many at a time.
+pub(crate) async fn record(mut events: mpsc::Receiver<SecurityEvent>, authority: Arc<dyn Authority>) {
+    let mut batch = Vec::new();
+    while events.recv_many(&mut batch, QUEUE).await > 0 {
+        if authority.record(std::mem::take(&mut batch)).await.is_err() {
+            tracing::warn!("security events could not be recorded");
+        }
+    }
+}

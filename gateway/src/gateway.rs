@@ -1,0 +1,311 @@
+//! Admission: from a request's head to a session that may be used, or to an answer of the gateway's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use pingora::http::RequestHeader;
+use runit_core::authority::ClaimError;
+use runit_core::budget::Direction;
+use runit_core::permit::{Decision, authorize};
+use runit_core::session::Claim;
+use runit_core::{
+    AccessToken, Authority, Clock, EventKind, LockMode, Permit, Presented, Rejection, Secret, SecretHash,
+    SecurityEvent, SessionId, SessionView, Timestamp,
+};
+use uuid::Uuid;
+
+use crate::answer::{Answer, Refusal};
+use crate::connection::Connection;
+use crate::credentials::{cookie_name, presented, query_tokens, without_tokens};
+use crate::directory::Directory;
+use crate::events::EventSink;
+use crate::live::{Drought, LiveSession, same_lock};
+use crate::metrics::Metrics;
+use crate::request_policy;
+use crate::target::{self, BadTarget, Place, Target};
+
+/// While others hold the last bytes of a cap: when to try again, in seconds.
+const RESERVED_RETRY_SECONDS: u64 = 5;
+
+/// Decides on requests.
+pub(crate) struct Gateway {
+    pub(crate) authority: Arc<dyn Authority>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) events: EventSink,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lock_mode: LockMode,
+    pub(crate) renewal_wait: Duration,
+    /// Whether renters reach the gateway over TLS: cookies are `Secure` then.
+    pub(crate) secure: bool,
+}
+
+/// A request that may be passed on, bound to its session.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// The view that the request was authorised under.
+    pub(crate) view: Arc<SessionView>,
+    pub(crate) upgrade: bool,
+}
+
+impl Gateway {
+    /// Decides on a request. When it is admitted, its head is charged and the connection bound to the session.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub(crate) async fn admit(&self, head: &RequestHeader, connection: &Arc<Connection>) -> Result<Admitted, Answer> {
+        request_policy::check(&head.method, head.version, &head.headers)?;
+        let (path, query) = split_target(head.raw_path());
+        match target::read(path) {
+            Ok(Target::Access(token)) if head.method == Method::GET => {
+                Err(self.access(token, head, connection).await.unwrap_or_else(|refusal| refusal))
+            }
+            Ok(Target::Access(_)) => Err(Refusal::MethodNotAllowed.into()),
+            Ok(Target::Session(id, place)) => self.session(id, place, head, (path, query), connection).await,
+            Err(BadTarget::Malformed) => Err(Refusal::BadRequest.into()),
+            Err(BadTarget::Unknown) => Err(Refusal::NotFound.into()),
+        }
+    }
+
+    /// The hand-over link: takes the lock and sends the browser to its JupyterLab.
+    async fn access(
+        &self,
+        token: AccessToken,
+        head: &RequestHeader,
+        connection: &Arc<Connection>,
+    ) -> Result<Answer, Answer> {
+        if let Some(session) = self.directory.session_locked_by(token.hash()) {
+            let view = session.view();
+            if self.holds_cookie(&view, &head.headers, connection) {
+                return Ok(Answer::Redirect { location: lab_path(view.id), cookie: None });
+            }
+        }
+        let (view, cookie) = self.claim_for_browser(token.hash(), connection).await?;
+        Ok(Answer::Redirect { location: lab_path(view.id), cookie: Some(cookie) })
+    }
+
+    /// Anything under `/s/{id}/`.
+    async fn session(
+        &self,
+        id: SessionId,
+        place: Place,
+        head: &RequestHeader,
+        (path, query): (&[u8], Option<&[u8]>),
+        connection: &Arc<Connection>,
+    ) -> Result<Admitted, Answer> {
+        let presented = presented(&head.headers, query, id);
+        let Some(session) = self.directory.session(id) else {
+            // The same as for a wrong token, so that nobody learns which sessions there are.
+            let nothing = presented.tokens.is_empty() && presented.cookie.is_none();
+            return Err(if nothing { Rejection::NoCredential } else { Rejection::InvalidToken }.into());
+        };
+        if let Some(location) = opens_page_by_token(head, path, query) {
+            if self.holds_cookie(&session.view(), &head.headers, connection) {
+                return Err(Answer::Redirect { location, cookie: None });
+            }
+            let token = query_tokens(query).next().ok_or(Rejection::InvalidToken)?;
+            let (view, cookie) = self.claim_for_browser(token.hash(), connection).await?;
+            let location = if view.id == id { location } else { lab_path(view.id) };
+            return Err(Answer::Redirect { location, cookie: Some(cookie) });
+        }
+        let (view, permit) = self.authorize(&session, &presented, connection).await?;
+        if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token()) {
+            return Err(Refusal::ForeignOrigin.into());
+        }
+        match place {
+            Place::Open => {}
+            Place::Closed => return Err(Refusal::ClosedPlace.into()),
+            Place::MissingSlash => {
+                let location = with_query(&[path, b"/"].concat(), query).ok_or(Refusal::BadRequest)?;
+                return Err(Answer::Redirect { location, cookie: None });
+            }
+        }
+        self.bind(&session, &view, connection).await?;
+        let upgrade = request_policy::is_upgrade(&head.headers);
+        Ok(Admitted { view, upgrade })
+    }
+
+    /// The permit of a request, taking the lock where the session is free.
+    async fn authorize(
+        &self,
+        session: &Arc<LiveSession>,
+        presented: &Presented,
+        connection: &Connection,
+    ) -> Result<(Arc<SessionView>, Permit), Answer> {
+        let address = connection.address();
+        let view = session.view();
+        let decision = match authorize(&view, presented, address, self.lock_mode) {
+            Ok(Decision::Pass(permit)) => Ok((view, permit)),
+            Ok(Decision::AskAuthority) => return self.take_lock(session, presented, connection).await,
+            Err(rejection) => Err(rejection),
+        };
+        if let Err(rejection) = decision {
+            self.note_rejection(rejection, session.id(), connection);
+        }
+        Ok(decision?)
+    }
+
+    /// A program's first use: takes the lock with the first of its tokens that does.
+    async fn take_lock(
+        &self,
+        session: &Arc<LiveSession>,
+        presented: &Presented,
+        connection: &Connection,
+    ) -> Result<(Arc<SessionView>, Permit), Answer> {
+        let mut refused = Rejection::InvalidToken;
+        for &token in &presented.tokens {
+            match self.claim(token, None, connection).await {
+                Ok(view) if view.id == session.id() => {
+                    let learnt = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
+                    let view = learnt.view();
+                    return match authorize(&view, presented, connection.address(), self.lock_mode) {
+                        Ok(Decision::Pass(permit)) => Ok((view, permit)),
+                        Ok(Decision::AskAuthority) | Err(_) => Err(Rejection::InvalidToken.into()),
+                    };
+                }
+                Ok(_) => {} // another session's token: its lock is taken, this one stays closed
+                Err(ClaimError::Rejected(rejection)) => refused = rejection,
+                Err(ClaimError::Unavailable(_)) => return Err(Refusal::AuthorityUnavailable.into()),
+            }
+        }
+        Err(refused.into())
+    }
+
+    /// A browser's first use: takes the lock, and a cookie goes with it.
+    async fn claim_for_browser(
+        &self,
+        token: SecretHash,
+        connection: &Connection,
+    ) -> Result<(Arc<SessionView>, HeaderValue), Answer> {
+        let secret = Secret::new(Uuid::new_v4().as_simple().to_string());
+        let view = self.claim(token, Some(secret.hash()), connection).await.map_err(|error| match error {
+            ClaimError::Rejected(rejection) => Answer::from(rejection),
+            ClaimError::Unavailable(_) => Refusal::AuthorityUnavailable.into(),
+        })?;
+        let cookie = self.cookie(view.id, &secret);
+        let session = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
+        Ok((session.view(), cookie))
+    }
+
+    async fn claim(
+        &self,
+        token: SecretHash,
+        cookie: Option<SecretHash>,
+        connection: &Connection,
+    ) -> Result<SessionView, ClaimError> {
+        self.authority.claim(Claim { token, address: connection.address(), cookie }).await
+    }
+
+    /// Ties the connection to the session and charges the head, which is what lets bytes flow.
+    async fn bind(
+        &self,
+        session: &Arc<LiveSession>,
+        view: &SessionView,
+        connection: &Arc<Connection>,
+    ) -> Result<(), Answer> {
+        if !connection.serve(session) {
+            return Err(Refusal::Misdirected.into());
+        }
+        // The connection is on the session's list now, so a revocation after this line cuts it; one before is seen here.
+        if !same_lock(view, &session.view()) {
+            return Err(Rejection::InvalidToken.into());
+        }
+        self.charge_head(session, connection.head_bytes()).await?;
+        connection.begin_request();
+        Ok(())
+    }
+
+    /// Charges a head, with a lease where one is needed. Awaits, which only this phase may.
+    async fn charge_head(&self, session: &Arc<LiveSession>, bytes: u64) -> Result<(), Refusal> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let deadline = tokio::time::Instant::now() + self.renewal_wait + Duration::from_secs(1);
+        for _ in 0..3 {
+            let refilled = session.refilled.notified();
+            tokio::pin!(refilled);
+            refilled.as_mut().enable();
+            let reservation = session.reserve(bytes);
+            if reservation.bytes() == bytes {
+                session.spend(reservation, Direction::In, bytes);
+                return Ok(());
+            }
+            session.spend(reservation, Direction::In, 0);
+            session.ask_for_refill();
+            if tokio::time::timeout_at(deadline, refilled).await.is_err() {
+                return Err(Refusal::LedgerUnavailable);
+            }
+            match session.drought() {
+                Some(Drought::CapReached(free_at)) => {
+                    return Err(Refusal::CapReached { retry_after: self.seconds_until(free_at) });
+                }
+                Some(Drought::Unavailable) => return Err(Refusal::LedgerUnavailable),
+                None => {}
+            }
+        }
+        Err(Refusal::CapReached { retry_after: RESERVED_RETRY_SECONDS })
+    }
+
+    fn seconds_until(&self, free_at: Timestamp) -> u64 {
+        free_at.since(self.clock.now()).as_secs().max(1)
+    }
+
+    fn holds_cookie(&self, view: &SessionView, headers: &HeaderMap, connection: &Connection) -> bool {
+        let by_cookie = Presented { tokens: Vec::new(), ..presented(headers, None, view.id) };
+        matches!(authorize(view, &by_cookie, connection.address(), self.lock_mode), Ok(Decision::Pass(_)))
+    }
+
+    /// For all paths, so that the hand-over link knows its browser again; HttpOnly, since no script needs it.
+    fn cookie(&self, session: SessionId, secret: &Secret) -> HeaderValue {
+        let secure = if self.secure { "; Secure" } else { "" };
+        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{secure}", cookie_name(session), secret.expose());
+        let mut cookie = HeaderValue::try_from(cookie).expect("an id and a simple UUID are plain ASCII");
+        cookie.set_sensitive(true);
+        cookie
+    }
+
+    /// Rejections that the authority was not asked about, and so has not recorded.
+    fn note_rejection(&self, rejection: Rejection, session: SessionId, connection: &Connection) {
+        let kind = match rejection {
+            Rejection::NoCredential => return,
+            Rejection::InvalidToken => EventKind::InvalidAccessAttempt,
+            Rejection::AlreadyInUse => EventKind::SessionAlreadyLocked,
+            Rejection::AddressMismatch => EventKind::SessionHijackAttempt,
+        };
+        let event = SecurityEvent::new(kind, self.clock.now()).session(session).address(connection.address());
+        self.events.send(event);
+    }
+}
+
+fn lab_path(session: SessionId) -> String {
+    format!("{}lab", runit_core::session::base_path(session))
+}
+
+fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match target.iter().position(|&c| c == b'?') {
+        Some(at) => (&target[..at], Some(&target[at + 1..])),
+        None => (target, None),
+    }
+}
+
+/// Path and query without tokens, for a `Location` of ours; `None` if it is not plain ASCII.
+fn with_query(path: &[u8], query: Option<&[u8]>) -> Option<String> {
+    let query = query.map(without_tokens).filter(|query| !query.is_empty());
+    let target = match query {
+        Some(query) => [path, b"?", &query[..]].concat(),
+        None => path.to_vec(),
+    };
+    String::from_utf8(target).ok().filter(|target| target.is_ascii())
+}
+
+/// A person opens a page with `?token=`: where to go on without it. Jupyter does the same, so that the token stays
+/// neither in the address bar nor in a `Referer`. Programs, which do not ask for `text/html`, are served directly.
+fn opens_page_by_token(head: &RequestHeader, path: &[u8], query: Option<&[u8]>) -> Option<String> {
+    let asks_for_page = head.headers.get(header::ACCEPT).is_some_and(|value| contains(value.as_bytes(), b"text/html"));
+    let navigates = head.headers.get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
+    let by_token = query_tokens(query).next().is_some();
+    if head.method == Method::GET && asks_for_page && navigates && by_token { with_query(path, query) } else { None }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

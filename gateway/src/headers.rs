@@ -1,0 +1,198 @@
+//! What is changed on the way to the provider and on the way back; everything else passes as it is.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use runit_core::SessionView;
+
+use crate::credentials::{COOKIE_PREFIX, foreign_cookies, without_tokens};
+
+/// Names that a renter may not set: how the request came here is ours to say, and `Referer` may hold a token.
+const NOT_FROM_RENTERS: [&str; 14] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-scheme",
+    "via",
+    "referer",
+    "proxy-authorization",
+];
+
+/// Names that a provider may not set, for the browser would take them as the gateway's word.
+const NOT_FROM_PROVIDERS: [&str; 17] = [
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "access-control-allow-private-network",
+    "alt-svc",
+    "clear-site-data",
+    "nel",
+    "proxy-authenticate",
+    "report-to",
+    "reporting-endpoints",
+    "service-worker-allowed",
+    "strict-transport-security",
+    "expect-ct",
+    "server-timing",
+];
+
+/// Makes a renter's request the gateway's own towards the provider.
+///
+/// Runs after Pingora's hop-by-hop strip: what is set here cannot be named away by the renter's `Connection`.
+pub(crate) fn to_provider(request: &mut RequestHeader, session: &SessionView) -> pingora::Result<()> {
+    let renters: Vec<HeaderName> =
+        request.headers.keys().filter(|name| is_renters_claim(name.as_str())).cloned().collect();
+    for name in renters {
+        request.remove_header(&name);
+    }
+    match foreign_cookies(&request.headers) {
+        Some(cookies) => request.insert_header(header::COOKIE, cookies)?,
+        None => drop(request.remove_header(&header::COOKIE)),
+    }
+    request.insert_header(header::AUTHORIZATION, format!("token {}", session.credential.expose()))?;
+    request.insert_header(header::HOST, session.upstream.authority())?;
+    if request.headers.contains_key(header::ORIGIN) {
+        request.insert_header(header::ORIGIN, session.upstream.to_string())?;
+    }
+    let raw = request.raw_path();
+    if let Some(at) = raw.iter().position(|&c| c == b'?') {
+        let query = without_tokens(&raw[at + 1..]);
+        if query.len() != raw.len() - at - 1 {
+            let mut target = raw[..at].to_vec();
+            if !query.is_empty() {
+                target.push(b'?');
+                target.extend(query);
+            }
+            request.set_raw_path(&target)?;
+        }
+    }
+    Ok(())
+}
+
+/// `_` for `-` included: some servers take the two for the same.
+fn is_renters_claim(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    NOT_FROM_RENTERS.contains(&name.as_str()) || name.starts_with("cf-") || name.starts_with("x-runit-")
+}
+
+/// The provider broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadAnswer;
+
+/// Checks and cleans a provider's answer head. `upgrade` tells whether the request was a WebSocket handshake.
+///
+/// # Errors
+/// [`BadAnswer`] for what must not reach the renter at all.
+pub(crate) fn to_renter(
+    answer: &mut ResponseHeader,
+    session: &SessionView,
+    upgrade: bool,
+    secure: bool,
+) -> Result<(), BadAnswer> {
+    let status = answer.status;
+    let acceptable = match status {
+        StatusCode::SWITCHING_PROTOCOLS => upgrade,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => false,
+        _ => (100..=599).contains(&status.as_u16()),
+    };
+    if !acceptable {
+        return Err(BadAnswer);
+    }
+    let named: Vec<HeaderName> = named_by_connection(answer);
+    for name in named {
+        if name != header::UPGRADE || status != StatusCode::SWITCHING_PROTOCOLS {
+            answer.remove_header(&name);
+        }
+    }
+    for name in NOT_FROM_PROVIDERS {
+        answer.remove_header(name);
+    }
+    if matches!(status, StatusCode::NO_CONTENT) {
+        answer.remove_header(&header::CONTENT_LENGTH);
+    }
+    clean_cookies(answer, session, secure);
+    let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(path) = location.and_then(|location| own_location(location, session)) {
+        answer.insert_header(header::LOCATION, path).map_err(|_| BadAnswer)?;
+    }
+    answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff").map_err(|_| BadAnswer)?;
+    Ok(())
+}
+
+/// Header names that the provider's `Connection` calls hop-by-hop (RFC 9110, section 7.6.1).
+fn named_by_connection(answer: &ResponseHeader) -> Vec<HeaderName> {
+    let protected = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONTENT_TYPE];
+    answer
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&c| c == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !protected.contains(name))
+        .collect()
+}
+
+/// Drops cookies that would be taken for ours or that name the tunnel, and widens none: no `Domain`.
+fn clean_cookies(answer: &mut ResponseHeader, session: &SessionView, secure: bool) {
+    let cookies: Vec<HeaderValue> = answer.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    if cookies.is_empty() {
+        return;
+    }
+    answer.remove_header(&header::SET_COOKIE);
+    for cookie in cookies.iter().filter_map(|cookie| clean_cookie(cookie, session, secure)) {
+        // Cannot fail: it was a header value before, less some of its parts.
+        let _ = answer.append_header(header::SET_COOKIE, cookie);
+    }
+}
+
+fn clean_cookie(cookie: &HeaderValue, session: &SessionView, secure: bool) -> Option<HeaderValue> {
+    let mut parts = cookie.as_bytes().split(|&c| c == b';').map(<[u8]>::trim_ascii);
+    let pair = parts.next()?;
+    let name = pair.split(|&c| c == b'=').next()?.trim_ascii();
+    // `__Host-` and `__Secure-` promise what only the gateway can (RFC 6265bis, section 4.1.3).
+    let lower = name.to_ascii_lowercase();
+    let ours = [COOKIE_PREFIX.as_bytes(), b"__host-", b"__secure-"].iter().any(|prefix| lower.starts_with(prefix));
+    if name.is_empty() || ours || names_the_tunnel(&lower, session.upstream.host()) {
+        return None;
+    }
+    let kept = parts.filter(|part| {
+        let attribute = part.split(|&c| c == b'=').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        attribute != b"domain" && (attribute != b"secure" || secure)
+    });
+    let parts: Vec<&[u8]> = std::iter::once(pair).chain(kept).collect();
+    HeaderValue::from_bytes(&parts.join(&b"; "[..])).ok()
+}
+
+/// Jupyter calls its login cookie `username-<host>`, with `-` for all that is not a letter or digit.
+fn names_the_tunnel(name: &[u8], host: &str) -> bool {
+    let plain = |c: &u8| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { b'-' };
+    let name: Vec<u8> = name.iter().map(plain).collect();
+    let host: Vec<u8> = host.as_bytes().iter().map(plain).collect();
+    name.windows(host.len().max(1)).any(|window| window == host)
+}
+
+/// The path of a `Location` that names the provider itself; others are left alone.
+fn own_location(location: &str, session: &SessionView) -> Option<String> {
+    let rest = location.strip_prefix("https:").or_else(|| location.strip_prefix("http:")).unwrap_or(location);
+    let rest = rest.strip_prefix("//")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let ours = authority.eq_ignore_ascii_case(&session.upstream.authority())
+        || host.eq_ignore_ascii_case(session.upstream.host());
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    // `//` at its beginning would make the browser read a host there.
+    ours.then(|| format!("/{}", path.trim_start_matches('/')))
+}
+
+#[cfg(test)]
+mod tests;

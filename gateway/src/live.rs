@@ -1,0 +1,194 @@
+//! A session as this node knows it: its view, its budget, and the connections that use both.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use runit_core::budget::{Budget, Direction, Reservation};
+use runit_core::lease_book::LeaseBook;
+use runit_core::{SessionId, SessionView, Timestamp};
+use tokio::sync::{Notify, mpsc};
+
+use crate::connection::{Connection, Cut};
+
+/// Why the budget is not being refilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drought {
+    /// The cap is reached; the next bytes come free then.
+    CapReached(Timestamp),
+    /// The ledger gave no answer in time, or no bytes.
+    Unavailable,
+}
+
+/// One session on this node.
+#[derive(Debug)]
+pub(crate) struct LiveSession {
+    id: SessionId,
+    view: ArcSwap<SessionView>,
+    /// The bytes that may be spent.
+    pub(crate) budget: Budget,
+    /// The leases that they come from; kept by the leasing task.
+    pub(crate) book: tokio::sync::Mutex<LeaseBook>,
+    /// Below this many bytes left another lease is asked for.
+    low_water: AtomicU32,
+    /// Zero: none. One: unavailable. Else: when bytes come free, as Unix milliseconds.
+    drought: AtomicU64,
+    refill_asked: AtomicBool,
+    refills: mpsc::UnboundedSender<Arc<Self>>,
+    /// Told whenever a refill was decided, for or against.
+    pub(crate) refilled: Notify,
+    someone_starves: AtomicBool,
+    connections: Mutex<Vec<Weak<Connection>>>,
+}
+
+impl LiveSession {
+    /// A session that has no budget yet; it asks for one through `refills`.
+    pub(crate) fn new(view: SessionView, refills: mpsc::UnboundedSender<Arc<Self>>) -> Self {
+        Self {
+            id: view.id,
+            book: tokio::sync::Mutex::new(LeaseBook::new(view.id)),
+            view: ArcSwap::from_pointee(view),
+            budget: Budget::default(),
+            low_water: AtomicU32::new(0),
+            drought: AtomicU64::new(0),
+            refill_asked: AtomicBool::new(false),
+            refills,
+            refilled: Notify::new(),
+            someone_starves: AtomicBool::new(false),
+            connections: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Its name.
+    pub(crate) const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What this node knows of it now.
+    pub(crate) fn view(&self) -> Arc<SessionView> {
+        self.view.load_full()
+    }
+
+    /// Takes a newer view. Connections of a lock that no longer stands are cut. Called under the directory's lock.
+    pub(crate) fn update(&self, view: SessionView) {
+        let old = self.view();
+        if view.revision <= old.revision {
+            return;
+        }
+        let lock_stands = same_lock(&old, &view);
+        self.view.store(Arc::new(view));
+        if !lock_stands {
+            self.cut_all(Cut::Revoked);
+        }
+    }
+
+    /// Remembers a connection, so that it can be cut and fed.
+    pub(crate) fn attach(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections();
+        if connections.len() == connections.capacity() {
+            connections.retain(|connection| connection.strong_count() > 0);
+        }
+        connections.push(Arc::downgrade(connection));
+    }
+
+    /// Ends all its connections.
+    pub(crate) fn cut_all(&self, reason: Cut) {
+        for connection in self.connections().iter().filter_map(Weak::upgrade) {
+            connection.cut(reason);
+        }
+    }
+
+    /// Reserves up to `want` bytes for one poll, and sees to it that more come when few are left.
+    pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> Reservation<'_> {
+        let reservation = self.budget.reserve(want);
+        if self.budget.balance().left < self.low_water.load(Ordering::Relaxed) && self.drought().is_none() {
+            self.ask_for_refill();
+        }
+        reservation
+    }
+
+    /// The poll is over: `used` bytes moved.
+    pub(crate) fn spend(&self, reservation: Reservation<'_>, direction: Direction, used: usize) {
+        reservation.spend(direction, used);
+        // Whoever found nothing left because of this reservation can go on, or learn that it is over.
+        if self.someone_starves.load(Ordering::SeqCst) {
+            self.feed_all();
+        }
+    }
+
+    /// A poll of `connection` found nothing left. Answers whether it has to end; otherwise it will be woken.
+    pub(crate) fn starve(self: &Arc<Self>, connection: &Connection) -> Option<Cut> {
+        connection.mark_starved();
+        self.someone_starves.store(true, Ordering::SeqCst);
+        let balance = self.budget.balance();
+        if balance.left > 0 {
+            self.feed_all();
+            return None;
+        }
+        if balance.reserved > 0 {
+            return None; // who holds it will feed us
+        }
+        match self.drought() {
+            Some(Drought::CapReached(_)) => Some(Cut::CapReached),
+            Some(Drought::Unavailable) => Some(Cut::LedgerUnavailable),
+            None => {
+                self.ask_for_refill();
+                None
+            }
+        }
+    }
+
+    /// Has the leasing task look at this session, unless it was asked already.
+    pub(crate) fn ask_for_refill(self: &Arc<Self>) {
+        if !self.refill_asked.swap(true, Ordering::SeqCst) {
+            // The receiver is gone only when the process is about to end.
+            let _ = self.refills.send(Arc::clone(self));
+        }
+    }
+
+    /// Why the budget is not being refilled, if it is not.
+    pub(crate) fn drought(&self) -> Option<Drought> {
+        match self.drought.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Drought::Unavailable),
+            ms => Some(Drought::CapReached(Timestamp::from_unix_ms(ms))),
+        }
+    }
+
+    /// The leasing task has decided: bytes were deposited (`Ok`, with the new low-water mark), or none could be had.
+    pub(crate) fn refill_decided(&self, outcome: Result<u32, Drought>) {
+        let drought = match outcome {
+            Ok(low_water) => {
+                self.low_water.store(low_water, Ordering::Relaxed);
+                0
+            }
+            Err(Drought::Unavailable) => 1,
+            Err(Drought::CapReached(free_at)) => free_at.unix_ms().max(2),
+        };
+        self.drought.store(drought, Ordering::SeqCst);
+        self.refill_asked.store(false, Ordering::SeqCst);
+        self.refilled.notify_waiters();
+        self.feed_all();
+    }
+
+    fn feed_all(&self) {
+        self.someone_starves.store(false, Ordering::SeqCst);
+        for connection in self.connections().iter().filter_map(Weak::upgrade) {
+            connection.feed();
+        }
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Connection>>> {
+        // The list is whole at every step, so a panic elsewhere while it was held has not harmed it.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the lock of `old` still stands in `new`. A browser's cookie may have joined it meanwhile.
+pub(crate) fn same_lock(old: &SessionView, new: &SessionView) -> bool {
+    match (&old.lock, &new.lock) {
+        (Some(old), Some(new)) => old.token == new.token && old.taken_at == new.taken_at,
+        (None, _) => true, // nobody was let in
+        (Some(_), None) => false,
+    }
+}

@@ -1,0 +1,92 @@
+//! Every metric of the data plane. Labels come from closed sets; none is an id, a token, an address or a path.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// The data plane's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) refusals: IntCounterVec,
+    pub(crate) cuts: IntCounterVec,
+    pub(crate) bytes_in: IntCounter,
+    pub(crate) bytes_out: IntCounter,
+    pub(crate) leased_bytes: IntCounter,
+    pub(crate) leases_failed: IntCounter,
+    pub(crate) caps_reached: IntCounter,
+    pub(crate) connections: IntGauge,
+    pub(crate) websockets: IntGauge,
+    pub(crate) sessions: IntGauge,
+}
+
+impl Metrics {
+    /// Fresh metrics in a registry of their own.
+    ///
+    /// # Errors
+    /// If two metrics had the same name, which a test rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let bytes = IntCounterVec::new(
+            Opts::new("runit_gateway_session_bytes_total", "Bytes charged to sessions, by direction."),
+            &["direction"],
+        )?;
+        registry.register(Box::new(bytes.clone()))?;
+        Ok(Self {
+            requests: counters(
+                "runit_gateway_requests_total",
+                "Requests passed to providers, by the class of the answer's status.",
+                "status_class",
+            )?,
+            refusals: counters(
+                "runit_gateway_refusals_total",
+                "Requests that the gateway answered itself, by reason.",
+                "reason",
+            )?,
+            cuts: counters("runit_gateway_cuts_total", "Connections that the gateway ended, by reason.", "reason")?,
+            bytes_in: bytes.with_label_values(&["in"]),
+            bytes_out: bytes.with_label_values(&["out"]),
+            leased_bytes: counter("runit_gateway_leased_bytes_total", "Bytes leased from the ledger.")?,
+            leases_failed: counter("runit_gateway_lease_failures_total", "Leases that could not be had in time.")?,
+            caps_reached: counter("runit_gateway_caps_reached_total", "Sessions that ran into their byte cap.")?,
+            connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
+            websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
+            sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
+            registry,
+        })
+    }
+
+    /// All that there is to scrape.
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_convention() {
+        let metrics = Metrics::new().expect("no name twice");
+        metrics.requests.with_label_values(&["2xx"]).inc();
+        for family in metrics.gather() {
+            assert!(family.name().starts_with("runit_gateway_"), "{}", family.name());
+            assert!(!family.help().is_empty());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One gateway node: built from settings and an authority, with the tasks that run beside the proxy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+use runit_config::NodeSettings;
+use runit_core::{Authority, Clock, LockMode, NodeId, SecurityEvent};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::app::GatewayApp;
+use crate::directory::Directory;
+use crate::events::{EventSink, record};
+use crate::gateway::Gateway;
+use crate::guard::HeadLimits;
+use crate::leasing::Leasing;
+use crate::live::LiveSession;
+use crate::metrics::Metrics;
+use crate::peer::UpstreamTimeouts;
+use crate::proxy::Proxy;
+
+/// How often the gauges are brought up to date.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// A node before it runs.
+pub struct Node {
+    authority: Arc<dyn Authority>,
+    directory: Arc<Directory>,
+    metrics: Arc<Metrics>,
+    leasing: Leasing,
+    refills: mpsc::UnboundedReceiver<Arc<LiveSession>>,
+    events: mpsc::Receiver<SecurityEvent>,
+    gateway: Arc<Gateway>,
+    timeouts: UpstreamTimeouts,
+    keepalive: Duration,
+    head_limits: HeadLimits,
+}
+
+impl Node {
+    /// A new node. Each start of a process is a node of its own.
+    ///
+    /// # Errors
+    /// If the metrics clash, which they do not.
+    pub fn new(
+        settings: &NodeSettings,
+        authority: Arc<dyn Authority>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = Arc::new(Metrics::new()?);
+        let (refill_queue, refills) = mpsc::unbounded_channel();
+        let directory = Arc::new(Directory::new(refill_queue));
+        let (sink, events) = EventSink::new();
+        let renewal_wait = Duration::from_millis(settings.quota.renewal_wait_ms);
+        let gateway = Gateway {
+            authority: Arc::clone(&authority),
+            clock: Arc::clone(&clock),
+            directory: Arc::clone(&directory),
+            events: sink,
+            metrics: Arc::clone(&metrics),
+            lock_mode: lock_mode(settings.lock.mode),
+            renewal_wait,
+            secure: settings.gateway.public_url.scheme() == "https",
+        };
+        let leasing = Leasing {
+            authority: Arc::clone(&authority),
+            clock,
+            node: NodeId::from_uuid(Uuid::new_v4()),
+            metrics: Arc::clone(&metrics),
+            renewal_wait,
+        };
+        let of = &settings.gateway;
+        Ok(Self {
+            authority,
+            directory,
+            metrics,
+            leasing,
+            refills,
+            events,
+            gateway: Arc::new(gateway),
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_millis(of.upstream_connect_timeout_ms),
+                read: Duration::from_millis(of.upstream_first_byte_timeout_ms),
+                websocket_read: Duration::from_secs(of.websocket_idle_seconds),
+            },
+            keepalive: Duration::from_secs(of.keepalive_seconds),
+            head_limits: HeadLimits {
+                max_bytes: of.head_max_bytes,
+                first_byte: Duration::from_millis(of.first_byte_timeout_ms),
+                between: Duration::from_secs(of.keepalive_seconds),
+                whole: Duration::from_millis(of.head_timeout_ms),
+            },
+        })
+    }
+
+    /// The metrics of this node.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// The server app for Pingora.
+    pub fn app(&self, conf: &Arc<ServerConf>) -> GatewayApp {
+        let proxy = Proxy { gateway: Arc::clone(&self.gateway), timeouts: self.timeouts, keepalive: self.keepalive };
+        let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
+        proxy.handle_init_modules();
+        GatewayApp { proxy: Arc::new(proxy), head_limits: self.head_limits, metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Runs what runs beside the proxy: the directory, the leases, the events. When `stop` resolves, which must be after
+    /// the last connection ended, it settles every lease and returns.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { authority, directory, metrics, leasing, refills, events, .. } = self;
+        let changes = authority.watch();
+        let followed = Arc::clone(&directory);
+        let tasks = [
+            tokio::spawn(async move { followed.follow(changes).await }),
+            tokio::spawn(record(events, authority)),
+            tokio::spawn(async move {
+                let mut tick = tokio::time::interval(GAUGES);
+                loop {
+                    tick.tick().await;
+                    metrics.sessions.set(i64::try_from(directory.len()).unwrap_or(i64::MAX));
+                }
+            }),
+        ];
+        leasing.run(refills, stop).await;
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+const fn lock_mode(mode: runit_config::LockMode) -> LockMode {
+    match mode {
+        runit_config::LockMode::Exact => LockMode::Exact,
+        runit_config::LockMode::Prefix => LockMode::Prefix,
+        runit_config::LockMode::Observe => LockMode::Observe,
+    }
+}

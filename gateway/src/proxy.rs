@@ -1,0 +1,207 @@
+//! Pingora's phases: each unpacks, calls one function, and packs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::answer::{Answer, Refusal};
+use crate::connection::Connection;
+use crate::gateway::{Admitted, Gateway};
+use crate::headers;
+use crate::peer::{UpstreamTimeouts, peer};
+use crate::request_policy;
+
+/// The proxy's callbacks.
+pub(crate) struct Proxy {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) timeouts: UpstreamTimeouts,
+    pub(crate) keepalive: Duration,
+}
+
+/// What one request carries from phase to phase.
+#[derive(Default)]
+pub(crate) struct Context {
+    admitted: Option<Admitted>,
+    /// Set where the gateway fails a request after admission, for the answer.
+    failed: Option<Refusal>,
+    status: Option<StatusCode>,
+    websocket: bool,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
+        // Pingora takes "keep-alive" in a request for "for ever".
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.keepalive.as_secs()));
+        }
+        // Interim answers would be free of every limit but the cap: the renter's client does not need them.
+        session.set_ignore_info_resp(true);
+        if request_policy::is_upgrade(&session.req_header().headers) {
+            session.set_read_timeout(Some(self.timeouts.websocket_read));
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let connection = connection(session)?;
+        match self.gateway.admit(session.req_header(), &connection).await {
+            Ok(admitted) => {
+                ctx.admitted = Some(admitted);
+                Ok(false)
+            }
+            Err(answer) => {
+                self.answer(session, &connection, answer).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let Some(admitted) = &ctx.admitted else {
+            return Err(Error::explain(ErrorType::InternalError, "no permit"));
+        };
+        match peer(&admitted.view, admitted.upgrade, self.timeouts).await {
+            Ok(peer) => Ok(Box::new(peer)),
+            Err(refusal) => {
+                ctx.failed = Some(refusal);
+                Err(Error::explain(ErrorType::ConnectError, "provider not reachable"))
+            }
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        match &ctx.admitted {
+            Some(admitted) => headers::to_provider(request, &admitted.view),
+            None => Err(Error::explain(ErrorType::InternalError, "no permit")),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Some(admitted) = &ctx.admitted else {
+            return Err(Error::explain(ErrorType::InternalError, "no permit"));
+        };
+        headers::to_renter(answer, &admitted.view, admitted.upgrade, self.gateway.secure)
+            .map_err(|_| Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, None, None))?;
+        ctx.status = Some(answer.status);
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS && !ctx.websocket {
+            ctx.websocket = true;
+            self.gateway.metrics.websockets.inc();
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let refusal = ctx.failed.unwrap_or_else(|| refusal_for(error));
+        tracing::debug!(code = refusal.row().1, kind = error.etype().as_str(), "request failed");
+        let connection = connection(session).ok();
+        let dead = connection.as_ref().is_none_or(|connection| connection.cut_reason().is_some());
+        if let (Some(connection), false, None) = (connection, dead, session.response_written()) {
+            session.set_keepalive(None);
+            // The renter may be gone; the connection ends either way.
+            let _ = self.answer(session, &connection, refusal.into()).await;
+        }
+        FailToProxy { error_code: refusal.row().0.as_u16(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
+        if let Some(status) = ctx.status {
+            self.gateway.metrics.requests.with_label_values(&[class(status)]).inc();
+        }
+        if ctx.websocket {
+            self.gateway.metrics.websockets.dec();
+        }
+        if let Ok(connection) = connection(session) {
+            connection.end_request();
+        }
+    }
+
+    /// Pingora's own lines would hold the URL, with its token, and a provider's bytes.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, session: &Session, _ctx: &Context) -> String {
+        session.req_header().method.to_string()
+    }
+}
+
+impl Proxy {
+    async fn answer(&self, session: &mut Session, connection: &Connection, answer: Answer) -> Result<()> {
+        self.gateway.metrics.refusals.with_label_values(&[answer.label()]).inc();
+        connection.answer_ourselves();
+        answer.send(session).await
+    }
+}
+
+/// The connection that the guard shares with the phases.
+fn connection(session: &Session) -> Result<Arc<Connection>> {
+    session
+        .digest()
+        .and_then(|digest| digest.proxy_digest.as_deref())
+        .and_then(shared_connection)
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "connection without a guard"))
+}
+
+fn shared_connection(digest: &ProxyDigest) -> Option<Arc<Connection>> {
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// The proxy digest that carries a connection to the phases. It has the form of a CONNECT proxy's answer, of which only
+/// the user data is used.
+pub(crate) fn digest_with(connection: &Arc<Connection>) -> Result<ProxyDigest> {
+    let response = Box::new(ResponseHeader::build_no_case(StatusCode::OK, Some(0))?);
+    Ok(ProxyDigest::new(response, Some(Box::new(Arc::clone(connection)))))
+}
+
+fn refusal_for(error: &Error) -> Refusal {
+    use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, _) => Refusal::BadRequest,
+        (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => Refusal::UpstreamTimedOut,
+        _ => Refusal::UpstreamFailed,
+    }
+}
+
+const fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
