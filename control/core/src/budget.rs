@@ -82,7 +82,7 @@ impl Budget {
 
     /// Left and reserved at one moment.
     pub fn balance(&self) -> Balance {
-        unpack(self.cell.load(Ordering::Acquire))
+        unpack(self.cell.load(Ordering::SeqCst))
     }
 
     /// Bytes spent since the budget began: in, out. Only ever grows.
@@ -93,7 +93,7 @@ impl Budget {
     }
 
     /// The one function that adds bytes to what is spent. The counter is raised before the reservation is let go
-    /// (Release, paired with the Acquire in `balance`), so nobody sees bytes that are neither reserved nor spent.
+    /// (both sequentially consistent), so nobody sees bytes that are neither reserved nor spent.
     fn settle(&self, reserved: u32, direction: Direction, used: u32) {
         let counter = match direction {
             Direction::In => &self.spent_in,
@@ -107,11 +107,14 @@ impl Budget {
 
     /// Compare-and-set loop: `change` sees a consistent balance, and its result is stored only if nothing came between.
     /// Returns the balance before the change, or `None` if `change` declined.
+    ///
+    /// Sequentially consistent, as is `balance`, for the sake of streams that wait: one says that it waits and then looks
+    /// at the balance, the other changes the balance and then looks for who waits; one of the two sees the other.
     fn update(&self, change: impl Fn(Balance) -> Option<Balance>) -> Option<Balance> {
         let mut seen = self.cell.load(Ordering::Relaxed);
         loop {
             let new = pack(change(unpack(seen))?);
-            match self.cell.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.cell.compare_exchange_weak(seen, new, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Some(unpack(seen)),
                 Err(current) => seen = current,
             }
