@@ -13,12 +13,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// The hidden command by which the agent's own program becomes the child: see [`exec_bound`].
 pub const EXEC_BOUND: &str = "exec-bound";
 
 /// How long a child may take to end when asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(4);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_LINES: usize = 20;
 const LINE_BYTES: usize = 1 << 10;
 
@@ -41,6 +43,7 @@ pub fn exec_bound(parent: u32, program: &OsString, arguments: &[OsString]) -> io
 pub(super) struct BoundChild {
     child: Child,
     output: Output,
+    follower: Option<JoinHandle<()>>,
 }
 
 /// The last lines that a child wrote.
@@ -70,18 +73,19 @@ impl BoundChild {
             .kill_on_drop(true)
             .spawn()?;
         let output = Output::default();
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(follow(stderr, output.clone()));
-        }
-        Ok(Self { child, output })
+        let follower = child.stderr.take().map(|stderr| tokio::spawn(follow(stderr, output.clone())));
+        Ok(Self { child, output, follower })
     }
 
-    /// Ends when the child has; cancel-safe.
+    /// Ends when the child has, and its last words were read; cancel-safe.
     pub(super) async fn ended(&mut self) -> String {
-        match self.child.wait().await {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+        let status = self.child.wait().await;
+        if let Some(follower) = &mut self.follower {
+            // A grandchild may hold the pipe open.
+            let _ = tokio::time::timeout(LAST_WORDS, follower).await;
+            self.follower = None;
         }
+        status.map_or_else(|error| error.to_string(), |status| status.to_string())
     }
 
     /// Asks the child to end, waits, and kills it if it does not.

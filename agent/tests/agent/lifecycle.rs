@@ -1,1 +1,242 @@
+//! The whole agent with a real Docker engine and the real Jupyter image, from its start to nothing left.
+//!
+//! A missing engine fails these tests; a missing image is built by the agent.
 
+use std::process::Stdio;
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::support::agent::{ACCESS_TOKEN, Control, Home, Mood, PROVIDER_SECRET};
+use crate::support::cloudflared::{Cloudflared, is_alive};
+use crate::support::eventually;
+use crate::support::server::Call;
+
+const DIRECT: &str = "kind = \"direct\"";
+
+/// A registered session as the gateway would use it.
+struct Session {
+    client: Client,
+    url: String,
+    token: String,
+}
+
+impl Session {
+    fn of(call: &Call, base_path: &str) -> Self {
+        let text = |key: &str| call.body[key].as_str().expect("text").to_owned();
+        let url = format!("{}{base_path}", text("publicUrl"));
+        Self { client: Client::builder().no_proxy().build().expect("a client"), url, token: text("token") }
+    }
+
+    async fn status_of(&self, path: &str, token: &str) -> StatusCode {
+        let call = self.client.get(format!("{}{path}", self.url)).header("Authorization", format!("token {token}"));
+        call.send().await.expect("an answer").status()
+    }
+
+    async fn save(&self, name: &str) {
+        let body = json!({ "type": "file", "format": "text", "content": "mine" });
+        let call = self.client.put(format!("{}api/contents/{name}", self.url)).body(body.to_string());
+        let answer = call.header("Authorization", format!("token {}", self.token)).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn a_session_lives_from_start_to_stop_and_comes_back_clean() {
+    let control = Control::start().await;
+    let home = Home::new(&control, DIRECT).await;
+    let mut agent = home.start();
+
+    // Registered, with Jupyter behind the gate.
+    let registered = control.nth("POST", 1).await;
+    agent.says("[agent] heartbeat updated for: ", 1).await;
+    let id = registered.body["sessionId"].as_str().expect("an id").to_owned();
+    let base_path = registered.body["basePath"].as_str().expect("a path").to_owned();
+    assert_eq!(base_path, format!("/s/{id}/"));
+    assert_eq!(registered.body["hardware"], json!({ "gpu": "none" }));
+    let said = agent.said();
+    let workspace = said.iter().find(|line| line.starts_with("[agent] workspace directory: ")).expect("a directory");
+    let from_here = said.iter().position(|line| line == workspace).expect("it is there");
+    let url = registered.body["publicUrl"].as_str().expect("a URL");
+    let expected = [
+        workspace.clone(),
+        "[agent] starting dockerized jupyter...".to_owned(),
+        "[docker] Running as: jupyteruser".to_owned(),
+        format!("[agent] detected public URL: {url}"),
+        "=== SESSION READY ===".to_owned(),
+        format!("[agent] session registered: {id}"),
+        format!("[agent] heartbeat updated for: {id}"),
+    ];
+    assert_eq!(said[0], "[agent] checking docker image: runit-jupyter");
+    assert_eq!(said[from_here..][..expected.len()], expected);
+
+    // Only the gate's secret opens it.
+    let first = Session::of(&registered, &base_path);
+    let jupyter_token = home.jupyter_token().await;
+    assert_eq!(first.status_of("api/status", &first.token).await, StatusCode::OK);
+    assert_eq!(first.status_of("api/status", &jupyter_token).await, StatusCode::FORBIDDEN);
+    assert_eq!(first.status_of("api/status", "").await, StatusCode::FORBIDDEN);
+    assert_in_its_box(&home).await;
+    assert!(!home.shell("cat /proc/*/environ; grep -rs . /workspace /tmp").await.contains(&first.token));
+
+    // The renter leaves: another workspace, another Jupyter token, another secret; nothing of the old.
+    first.save("marker").await;
+    control.set(Mood::Recycling);
+    let second = Session::of(&control.nth("PUT", 1).await, &base_path);
+    assert_eq!(second.url, first.url);
+    assert_ne!(second.token, first.token);
+    assert_ne!(home.jupyter_token().await, jupyter_token);
+    assert_eq!(second.status_of("api/status", &first.token).await, StatusCode::FORBIDDEN);
+    assert_eq!(second.status_of("api/contents/marker", &second.token).await, StatusCode::NOT_FOUND);
+    assert_eq!(home.left_behind().await.len(), 2, "one container, one volume");
+
+    // The container dies under the renter: the same files, the same secret.
+    second.save("kept").await;
+    home.kill_container().await;
+    agent.says("[docker] Running as: ", 3).await;
+    let is_back = async || (second.status_of("api/contents/kept", &second.token).await == StatusCode::OK).then_some(());
+    eventually(Duration::from_secs(60), is_back, || agent.said()).await;
+
+    // Control forgets: the same session id and secret, a fresh workspace.
+    control.set(Mood::Forgetful);
+    let again = control.nth("POST", 2).await;
+    assert_eq!(again.body["sessionId"], registered.body["sessionId"]);
+    assert_eq!(again.authorization, Some(format!("Bearer {PROVIDER_SECRET}")));
+    let third = Session::of(&again, &base_path);
+    assert_ne!(third.token, second.token);
+    assert_eq!(third.status_of("api/contents/kept", &third.token).await, StatusCode::NOT_FOUND);
+
+    // Told to stop: taken back, and nothing left.
+    let last_token = home.jupyter_token().await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ends().await.code(), Some(0));
+    assert_eq!(control.nth("DELETE", 1).await.line, format!("DELETE /provider/session/{id}"));
+    assert_eq!(home.left_behind().await, Vec::<String>::new());
+    let said = agent.said().join("\n");
+    for secret in
+        [&first.token, &second.token, &third.token, &jupyter_token, &last_token, ACCESS_TOKEN, PROVIDER_SECRET]
+    {
+        assert!(!said.contains(secret), "a secret was said");
+    }
+}
+
+/// As the engine tells it, and as it is seen from inside.
+async fn assert_in_its_box(home: &Home) {
+    let made = home.made_with().await;
+    let host = &made["HostConfig"];
+    assert_eq!(host["Memory"], 4_294_967_296_u64);
+    assert_eq!(host["MemorySwap"], 4_294_967_296_u64);
+    assert_eq!(host["NanoCpus"], 2_000_000_000_u64);
+    assert_eq!(host["PidsLimit"], 100);
+    assert_eq!(host["CapDrop"], json!(["ALL"]));
+    assert_eq!(host["ReadonlyRootfs"], true);
+    assert_eq!(host["Privileged"], false);
+    assert_eq!(made["Mounts"].as_array().map(Vec::len), Some(1), "{}", made["Mounts"]);
+
+    assert_eq!(home.shell("whoami; id -u").await, "jupyteruser\n1000");
+    assert!(home.shell("touch /etc/x").await.contains("Read-only file system"));
+    let status = home.shell("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/1/status | tr -d '\\t'").await;
+    let none = "0000000000000000";
+    let expected =
+        format!("CapInh:{none}\nCapPrm:{none}\nCapEff:{none}\nCapBnd:{none}\nCapAmb:{none}\nNoNewPrivs:1\nSeccomp:2");
+    assert_eq!(status, expected);
+    let tmp = home.shell("grep ' /tmp ' /proc/mounts").await;
+    assert!(["noexec", "nosuid", "nodev"].iter().all(|option| tmp.contains(option)), "{tmp}");
+    assert!(home.shell("ls /var/run/docker.sock /run/docker.sock 2>&1").await.contains("No such file"));
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_is_removed_and_its_session_continues() {
+    let control = Control::start().await;
+    let home = Home::new(&control, DIRECT).await;
+    let mut killed = home.start();
+    let before = control.nth("POST", 1).await;
+    killed.says("[agent] session registered: ", 1).await;
+    killed.signal(Signal::KILL);
+    killed.ends().await;
+    let left = home.left_behind().await;
+    assert_eq!(left.len(), 2, "one container, one volume");
+
+    let mut agent = home.start();
+    let after = control.nth("POST", 2).await;
+    assert_eq!(after.body["sessionId"], before.body["sessionId"]);
+    assert_eq!(after.authorization, Some(format!("Bearer {PROVIDER_SECRET}")));
+    assert!(home.left_behind().await.iter().all(|now| !left.contains(now)));
+
+    agent.signal(Signal::INT);
+    assert_eq!(agent.ends().await.code(), Some(0));
+    assert_eq!(home.left_behind().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_tunnel_that_dies_is_replaced_and_only_the_url_changes() {
+    let control = Control::start().await;
+    let cloudflared = Cloudflared::install("good");
+    let home = Home::new(&control, &format!("cloudflared_bin = {:?}", cloudflared.program())).await;
+    let mut agent = home.start();
+    let registered = control.nth("POST", 1).await;
+    let first = cloudflared.pid().expect("started");
+    assert_eq!(registered.body["publicUrl"], format!("https://stand-in-{first}.trycloudflare.com"));
+    assert!(agent.said().contains(&"[agent] starting cloudflared...".to_owned()));
+
+    kill_process(Pid::from_raw(first).expect("a pid"), Signal::KILL).expect("killed");
+    let told = control.nth("PUT", 1).await;
+    let second = cloudflared.pid().expect("started again");
+    assert_ne!(first, second);
+    let expected = json!({
+        "publicUrl": format!("https://stand-in-{second}.trycloudflare.com"), "token": registered.body["token"],
+    });
+    assert_eq!(told.body, expected);
+
+    // Killed, the agent takes its tunnel with it.
+    agent.signal(Signal::KILL);
+    agent.ends().await;
+    eventually(Duration::from_secs(10), async || (!is_alive(second)).then_some(()), || second).await;
+
+    let mut agent = home.start();
+    control.nth("POST", 2).await;
+    let third = cloudflared.pid().expect("started again");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ends().await.code(), Some(0));
+    assert!(!is_alive(third));
+    assert_eq!(home.left_behind().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn stopping_while_jupyter_starts_leaves_nothing() {
+    let control = Control::start().await;
+    let home = Home::new(&control, DIRECT).await;
+    let mut agent = home.start();
+    agent.says("[agent] starting dockerized jupyter...", 1).await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ends().await.code(), Some(0));
+    assert_eq!(home.left_behind().await, Vec::<String>::new());
+    assert!(control.calls("POST").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_with_what_to_do() {
+    let control = Control::start().await;
+    let home = Home::new(&control, "cloudflared_bin = \"/nonexistent/cloudflared\"").await;
+    let mut agent = home.start();
+    assert_eq!(agent.ends().await.code(), Some(1));
+
+    let run = |variables: &[(&str, &str)]| {
+        let state = tempfile::tempdir().expect("a directory");
+        Command::new(env!("CARGO_BIN_EXE_runit-agent"))
+            .env("RUNIT_AGENT__STATE_DIR", state.path())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+    };
+    let output = run(&[]).await.expect("it ran");
+    assert_eq!(output.status.code(), Some(2), "the provider's name is missing");
+    let no_engine = [("RUNIT_AGENT__PROVIDER_ID", "me"), ("DOCKER_HOST", "unix:///nonexistent/docker.sock")];
+    let output = run(&no_engine).await.expect("it ran");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no docker engine answers: is it installed"), "{text}");
+}

@@ -1,5 +1,7 @@
 //! What the tests share: servers that stand in for Jupyter and control, and waiting for a condition.
 
+pub(crate) mod agent;
+pub(crate) mod cloudflared;
 pub(crate) mod jupyter;
 pub(crate) mod server;
 
