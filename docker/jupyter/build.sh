@@ -44,7 +44,7 @@ main() {
         fi
     done
 
-    # The classic builder, because it is what the agent gets from the engine's API; both then share one cache.
+    # The classic builder, because it is what the agent gets from the engine's API.
     DOCKER_BUILDKIT=0 docker build --force-rm "${args[@]}" --tag "$tag" "$context"
 }
 
