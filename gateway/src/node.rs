@@ -6,7 +6,7 @@ use std::time::Duration;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::NodeSettings;
-use runit_core::{Authority, Clock, LockMode, NodeId, SecurityEvent};
+use runit_core::{Authority, Clock, NodeId, SecurityEvent};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ impl Node {
             directory: Arc::clone(&directory),
             events: sink,
             metrics: Arc::clone(&metrics),
-            lock_mode: lock_mode(settings.lock.mode),
+            lock_mode: settings.lock.mode,
             renewal_wait,
             secure: settings.gateway.public_url.scheme() == "https",
         };
@@ -128,13 +128,5 @@ impl Node {
         for task in tasks {
             task.abort();
         }
-    }
-}
-
-const fn lock_mode(mode: runit_config::LockMode) -> LockMode {
-    match mode {
-        runit_config::LockMode::Exact => LockMode::Exact,
-        runit_config::LockMode::Prefix => LockMode::Prefix,
-        runit_config::LockMode::Observe => LockMode::Observe,
     }
 }
