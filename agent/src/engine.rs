@@ -22,6 +22,7 @@ use runit_core::{Secret, SessionId};
 
 use crate::console::{Line, say};
 
+pub use image::ImageError;
 pub use request::{INSTANCE_LABEL, base_path};
 
 /// Lines of a container's output that are read at most while looking for the one that names its user.
@@ -54,7 +55,7 @@ pub enum EngineError {
     Ended(String),
     /// The image cannot be built.
     #[error(transparent)]
-    Image(#[from] image::ImageError),
+    Image(#[from] ImageError),
 }
 
 /// A connection to the engine, and what to run there.
@@ -77,11 +78,11 @@ pub struct Workspace {
 }
 
 impl Engine {
-    /// Connects to the engine and makes sure that it can hold a container to its limits. `instance` tells this agent's
-    /// containers and volumes from those of other agents on the machine.
+    /// Connects to the engine and makes sure that it can hold a container to its limits, and that the container's name
+    /// is free. `instance` tells this agent's containers and volumes from those of other agents on the machine.
     ///
     /// # Errors
-    /// No engine answers, or it cannot enforce a limit.
+    /// No engine answers, it cannot enforce a limit, or the name is somebody else's.
     pub async fn connect(settings: runit_config::Container, instance: String) -> Result<Self, EngineError> {
         let docker = Docker::connect_with_defaults().map_err(EngineError::Unreachable)?;
         let docker = docker.negotiate_version().await.map_err(EngineError::Unreachable)?;
@@ -90,13 +91,15 @@ impl Engine {
         if !missing.is_empty() {
             return Err(EngineError::Unlimited(missing));
         }
-        Ok(Self { docker, settings, instance })
+        let engine = Self { docker, settings, instance };
+        engine.has_own().await?;
+        Ok(engine)
     }
 
     /// Makes sure that the image is there, and builds it if it is not.
     ///
     /// # Errors
-    /// See [`image::ImageError`].
+    /// See [`ImageError`].
     pub async fn ensure_image(&self) -> Result<(), EngineError> {
         Ok(image::ensure(&self.docker, &self.settings).await?)
     }
@@ -140,7 +143,9 @@ impl Engine {
     /// The engine does not answer or refuses, or the name is somebody else's.
     pub async fn start(&self, session: SessionId, workspace: &Workspace) -> Result<SocketAddr, EngineError> {
         let name = &self.settings.name;
-        self.remove_own_by_name(name).await?;
+        if self.has_own().await? {
+            self.remove_container(name).await?;
+        }
         let body = request::container(&self.settings, &self.instance, session, workspace);
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         self.docker.create_container(Some(options), body).await.map_err(refused("create the container"))?;
@@ -202,16 +207,16 @@ impl Engine {
             .ok_or(EngineError::NotPublished)
     }
 
-    async fn remove_own_by_name(&self, name: &str) -> Result<(), EngineError> {
+    /// Whether there is a container of our name; an error if it is not ours.
+    async fn has_own(&self) -> Result<bool, EngineError> {
+        let name = &self.settings.name;
         match self.docker.inspect_container(name, None::<InspectContainerOptions>).await {
-            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(false),
             Err(error) => Err(EngineError::Refused("inspect the container", error)),
             Ok(found) => {
                 let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-                if labels.get(INSTANCE_LABEL) != Some(&self.instance) {
-                    return Err(EngineError::NameTaken(name.to_owned()));
-                }
-                self.remove_container(name).await
+                let ours = labels.get(INSTANCE_LABEL) == Some(&self.instance);
+                if ours { Ok(true) } else { Err(EngineError::NameTaken(name.clone())) }
             }
         }
     }

@@ -13,12 +13,12 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// TLS cannot be set up on this machine (it is not used here, but made all the same).
-pub fn local_client() -> Result<Client, reqwest::Error> {
+pub(crate) fn local_client() -> Result<Client, reqwest::Error> {
     Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(CALL_TIMEOUT).build()
 }
 
 /// Waits until Jupyter answers behind the gate. Ends by being dropped.
-pub async fn answers(client: &Client, gate: SocketAddr, base_path: &str, gate_secret: &Secret) {
+pub(crate) async fn answers(client: &Client, gate: SocketAddr, base_path: &str, gate_secret: &Secret) {
     let url = format!("http://{gate}{base_path}api/status");
     loop {
         let call = client.get(&url).header(header::AUTHORIZATION, format!("token {}", gate_secret.expose()));

@@ -20,7 +20,7 @@ pub mod console;
 pub mod engine;
 pub mod gate;
 mod hands;
-pub mod jupyter;
+mod jupyter;
 pub mod observed;
 mod random;
 pub mod reconcile;

@@ -74,8 +74,8 @@ fn up(config: Option<PathBuf>) -> ExitCode {
 
 /// The first signal asks for an orderly end, the second ends at once; the next start then cleans up.
 async fn stop_on_signals(stop: CancellationToken) {
-    let streams = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = streams else {
+    let streams = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = streams else {
         tracing::error!("signals cannot be caught: the session will have to time out");
         return;
     };
@@ -83,7 +83,6 @@ async fn stop_on_signals(stop: CancellationToken) {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
         }
         if again {
             std::process::exit(130);

@@ -143,7 +143,15 @@ impl Supervisor {
             let tunnel = if action == Action::CloseTunnel { self.tunnel.take() } else { None };
             let (hands, outcomes) = (Arc::clone(&self.hands), self.outcomes.0.clone());
             tokio::spawn(async move {
-                let outcome = hands.carry_out(action, tunnel).await;
+                let carried_out = tokio::spawn({
+                    let action = action.clone();
+                    async move { hands.carry_out(action, tunnel).await }
+                });
+                // A panic fails this one action; its part goes on.
+                let outcome = carried_out.await.unwrap_or_else(|error| {
+                    tracing::error!(%error, ?action, "an action panicked");
+                    Outcome::Event(Event::Failed { action, pause: Duration::ZERO })
+                });
                 // The loop is gone only when the program ends.
                 let _ = outcomes.send(outcome);
             });

@@ -71,6 +71,8 @@ impl BoundChild {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
+            // Not in the terminal's group: Ctrl-C is for the agent, which takes the session back first.
+            .process_group(0)
             .spawn()?;
         let output = Output::default();
         let follower = child.stderr.take().map(|stderr| tokio::spawn(follow(stderr, output.clone())));

@@ -254,6 +254,24 @@ async fn chunked_bodies_without_a_length_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_100_continue_gets_it() {
+    let jupyter = StandIn::start(|head, mut stream| async move {
+        assert_eq!(field(&head, "expect"), None, "{head}");
+        let mut body = [0; 5];
+        stream.read_exact(&mut body).await.expect("a body");
+        stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await.expect("written");
+    })
+    .await;
+    let gate = gate_to(&jupyter).await;
+    let mut stream = TcpStream::connect(gate.address()).await.expect("connected");
+    let fields = format!("{AUTHORIZED}Content-Length: 5\r\nExpect: 100-continue\r\n");
+    stream.write_all(format!("PUT / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).await.expect("written");
+    assert!(read_head(&mut stream).await.expect("a head").starts_with("HTTP/1.1 100 "));
+    stream.write_all(b"hello").await.expect("written");
+    assert!(read_head(&mut stream).await.expect("a head").starts_with("HTTP/1.1 201 "));
+}
+
+#[tokio::test]
 async fn a_slow_reader_slows_jupyter_down_and_fills_no_memory() {
     let written = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&written);

@@ -71,6 +71,9 @@ async fn a_session_lives_from_start_to_stop_and_comes_back_clean() {
         format!("[agent] heartbeat updated for: {id}"),
     ];
     assert_eq!(said[0], "[agent] checking docker image: runit-jupyter");
+    assert!(
+        ["[agent] docker image exists", "[agent] building docker image: runit-jupyter"].contains(&said[1].as_str())
+    );
     assert_eq!(said[from_here..][..expected.len()], expected);
 
     // Only the gate's secret opens it.
