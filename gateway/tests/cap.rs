@@ -1,0 +1,242 @@
+//! The cap, to the byte, whatever the traffic.
+
+mod support;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use runit_core::{AccessToken, EventKind, SessionId};
+use support::{Client, TestGateway, WEBSOCKET, bearer, eventually};
+
+const CAP: u64 = 5_000_000;
+const CONNECTIONS: usize = 24;
+
+/// What the ledger has booked, once everything is settled.
+fn booked(gateway: &TestGateway, id: SessionId) -> u64 {
+    let used = gateway.authority.standing_of(id).used;
+    assert_eq!(used.forfeited, 0, "nothing was lost");
+    used.moved()
+}
+
+fn request(id: SessionId, token: &AccessToken, action: &str) -> String {
+    format!("GET /s/{id}/{action} HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(token))
+}
+
+/// Takes the lock, and counts what that moved.
+async fn take_lock(gateway: &TestGateway, id: SessionId, token: &AccessToken) -> u64 {
+    let mut client = gateway.connect().await;
+    client.send(&request(id, token, "hello")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    client.receive(2).await;
+    client.sent + head.len() as u64 + 2
+}
+
+/// Downloads until the connection ends; the bytes sent and received while the session served it.
+async fn download(mut client: Client, id: SessionId, token: &AccessToken) -> u64 {
+    client.send(&request(id, token, "download/100000000")).await;
+    client.drain().await;
+    let refused = client.received.starts_with(b"HTTP/1.1 429");
+    if refused { 0 } else { client.sent + client.received.len() as u64 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_downloads_end_at_exactly_the_cap_in_twenty_of_twenty_runs() {
+    for run in 0..20 {
+        let mut gateway = TestGateway::start().await;
+        let (id, token) = gateway.session(CAP);
+        let first = take_lock(&gateway, id, &token).await;
+        let clients = join_all((0..CONNECTIONS).map(|_| gateway.connect())).await;
+        let moved: u64 = join_all(clients.into_iter().map(|client| download(client, id, &token))).await.iter().sum();
+        gateway.stop().await;
+        assert_eq!(first + moved, CAP, "run {run}: what the clients sent and received");
+        assert_eq!(booked(&gateway, id), CAP, "run {run}: what the ledger booked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mixed_traffic_ends_at_exactly_the_cap_and_clients_received_no_more() {
+    for run in 0..5 {
+        let mut gateway = TestGateway::start().await;
+        let (id, token) = gateway.session(CAP);
+        take_lock(&gateway, id, &token).await;
+        let clients = (0..CONNECTIONS).map(|n| {
+            let (gateway, token) = (&gateway, &token);
+            async move {
+                let client = gateway.connect().await;
+                match n % 3 {
+                    0 => download(client, id, token).await,
+                    1 => upload(client, id, token).await,
+                    _ => echo(client, id, token).await,
+                }
+            }
+        });
+        let received: u64 = join_all(clients).await.iter().sum();
+        gateway.stop().await;
+        assert_eq!(booked(&gateway, id), CAP, "run {run}");
+        assert!(received <= CAP, "run {run}: {received}");
+    }
+}
+
+/// Sends without end; returns the bytes received.
+async fn upload(client: Client, id: SessionId, token: &AccessToken) -> u64 {
+    let head = request(id, token, "upload")
+        .replace("GET", "POST")
+        .replace("\r\n\r\n", "\r\nContent-Length: 100000000\r\n\r\n");
+    send_without_end(client, &head).await
+}
+
+/// Echoes without end over an upgraded connection; returns the bytes received.
+async fn echo(client: Client, id: SessionId, token: &AccessToken) -> u64 {
+    let head = request(id, token, "ws").replace("\r\n\r\n", &format!("\r\n{WEBSOCKET}\r\n"));
+    send_without_end(client, &head).await
+}
+
+async fn send_without_end(client: Client, head: &str) -> u64 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Client { stream, .. } = client;
+    let (mut reader, mut writer) = stream.into_split();
+    let head = head.to_owned();
+    let sending = tokio::spawn(async move {
+        let chunk = vec![b'u'; 32 * 1024];
+        let mut result = writer.write_all(head.as_bytes()).await;
+        while result.is_ok() {
+            result = writer.write_all(&chunk).await;
+        }
+    });
+    let mut received = Vec::new();
+    let reading = async { while reader.read_buf(&mut received).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(support::PATIENCE, reading).await.expect("the connection ends");
+    sending.abort();
+    if received.starts_with(b"HTTP/1.1 429") { 0 } else { received.len() as u64 }
+}
+
+/// Head and body of the exchange that the next tests cut.
+async fn exchange(gateway: &TestGateway, id: SessionId, token: &AccessToken) -> (String, Client) {
+    let mut client = gateway.connect().await;
+    client.send(&request(id, token, "download/1000").replace("HTTP/1.1", "HTTP/1.1\r\nConnection: close")).await;
+    let head = client.head().await;
+    client.drain().await;
+    (head, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_byte_passes_and_the_one_after_it_does_not() {
+    let mut gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let (head, client) = exchange(&gateway, id, &token).await;
+    let whole = client.sent + head.len() as u64 + 1000;
+    gateway.stop().await;
+    assert_eq!(booked(&gateway, id), whole);
+    for (cap, body, more) in [(whole - 1, 999, 0), (whole, 1000, 0), (whole + 1, 1000, 1)] {
+        let mut gateway = TestGateway::start().await;
+        let (id, token) = gateway.session(cap);
+        let (_, client) = exchange(&gateway, id, &token).await;
+        assert_eq!(client.received.len(), body, "cap {cap}");
+        let refused = gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await;
+        assert_eq!(refused.status, 429, "a request that does not fit");
+        gateway.stop().await;
+        assert_eq!(booked(&gateway, id), cap - more, "cap {cap}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cap_of_nothing_and_one_smaller_than_a_head_answer_429_with_a_time() {
+    for cap in [0, 1, 50] {
+        let mut gateway = TestGateway::start().await;
+        let (id, token) = gateway.session(cap);
+        let answer = gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await;
+        assert_eq!(answer.status, 429, "cap {cap}");
+        assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()));
+        gateway.stop().await;
+        assert_eq!(booked(&gateway, id), 0);
+        assert!(gateway.upstream.heads().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_body_filters_never_see_are_charged() {
+    let mut gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let mut charged = take_lock(&gateway, id, &token).await;
+    for (method, action, more) in [
+        ("GET", "chunked/500", ""),
+        ("HEAD", "download/1000", ""),
+        ("GET", "interim/100", ""),
+        ("GET", "download/0", &*format!("X-Large: {}\r\n", "h".repeat(20_000))),
+        ("POST", "upload", "Content-Length: 10\r\n\r\n0123456789"),
+        ("POST", "x", "Transfer-Encoding: chunked\r\n\r\n2;extension=of the chunk\r\nab\r\n0\r\nTrailer: t\r\n"),
+    ] {
+        let head = request(id, &token, action).replace("GET", method).replace("\r\n\r\n", "\r\nConnection: close\r\n");
+        let end = if more.starts_with("Content-Length") { "" } else { "\r\n" };
+        let mut client = gateway.connect().await;
+        client.send(&format!("{head}{more}{end}")).await;
+        client.drain().await;
+        let status = String::from_utf8_lossy(&client.received).lines().next().map(str::to_owned);
+        assert_eq!(status.as_deref(), Some("HTTP/1.1 200 OK"), "{method} {action}");
+        charged += client.sent + client.received.len() as u64;
+    }
+    gateway.stop().await;
+    assert_eq!(booked(&gateway, id), charged, "what passed on the renter's sockets");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_gateway_itself_says_is_not_charged() {
+    let mut gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let charged = take_lock(&gateway, id, &token).await;
+    for target in [format!("/s/{id}/logout"), format!("/s/{id}"), "/access/x".to_owned(), format!("/s/{id}/../x")] {
+        let answer = gateway.get(&target, &bearer(&token)).await;
+        assert!(answer.status >= 300, "{target}");
+    }
+    gateway.stop().await;
+    assert_eq!(booked(&gateway, id), charged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_moves_while_a_websocket_is_open() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let mut client = gateway.connect().await;
+    client.send(&request(id, &token, "ws").replace("\r\n\r\n", &format!("\r\n{WEBSOCKET}\r\n"))).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101"));
+    let before = gateway.authority.standing_of(id).used.moved();
+    client.send_bytes(&[b'w'; 1000]).await;
+    client.receive(1000).await;
+    eventually("the ledger knows of the open WebSocket", || {
+        let used = gateway.authority.standing_of(id).used.moved();
+        if used >= before + 2000 { Ok(()) } else { Err(used) }
+    })
+    .await;
+    assert!(gateway.authority.was_present(id), "a WebSocket that talks is presence");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_yesterday_come_free_without_a_restart() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(20_000);
+    download(gateway.connect().await, id, &token).await;
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 429);
+    eventually("the cap is in the audit trail, once", || {
+        let events = gateway.authority.events();
+        let reached = events.iter().filter(|event| event.kind == EventKind::BandwidthExceeded).count();
+        if reached == 1 { Ok(()) } else { Err(events) }
+    })
+    .await;
+    gateway.authority.clock.advance(Duration::from_secs(24 * 3600 + 300));
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_ledger_nothing_beyond_the_lease_passes_and_then_it_recovers() {
+    let gateway = TestGateway::with(|settings| settings.quota.renewal_wait_ms = 300).await;
+    let (id, token) = gateway.session(CAP);
+    take_lock(&gateway, id, &token).await;
+    gateway.authority.down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let leased = gateway.authority.ledger(id).charged();
+    let moved = download(gateway.connect().await, id, &token).await;
+    assert!(moved <= leased, "{moved} of {leased}");
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 503);
+    gateway.authority.down.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+}

@@ -1,0 +1,204 @@
+//! An authority in memory: core's rules, a clock that tests set, and faults on demand.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use runit_core::authority::{ClaimError, LeaseError, Unavailable};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Standing};
+use runit_core::session::{Change, Claim, Offer, Refusal};
+use runit_core::{
+    AccessToken, Authority, Clock, DirectoryChange, LockMode, ProviderId, Rejection, Secret, SecretHash, SecurityEvent,
+    Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The time that a test says it is.
+#[derive(Debug)]
+pub struct TestClock(AtomicU64);
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self(AtomicU64::new(1_795_334_400_000))
+    }
+}
+
+impl TestClock {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(runit_core::time::millis(by), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<SessionId, (Session, Ledger, Secret)>,
+    watchers: Vec<mpsc::UnboundedSender<DirectoryChange>>,
+    events: Vec<SecurityEvent>,
+    present: Vec<SessionId>,
+}
+
+pub struct TestAuthority {
+    pub clock: Arc<TestClock>,
+    policy: LeasePolicy,
+    state: Mutex<State>,
+    /// While set, every call fails.
+    pub down: AtomicBool,
+}
+
+impl TestAuthority {
+    pub fn new(clock: Arc<TestClock>) -> Self {
+        let policy = LeasePolicy { min_bytes: 256 * 1024, max_bytes: 16 << 20, ttl: Duration::from_secs(60) };
+        Self { clock, policy, state: Mutex::default(), down: AtomicBool::new(false) }
+    }
+
+    /// A READY session at a plain HTTP upstream, with one token.
+    pub fn session(&self, upstream: std::net::SocketAddr, cap_bytes: u64) -> (SessionId, AccessToken) {
+        let id = SessionId::from_uuid(Uuid::new_v4());
+        let policy = UpstreamPolicy { plain_http_hosts: vec![upstream.ip().to_string()], ..Default::default() };
+        let credential = Secret::new("upstream-credential");
+        let offer = Offer {
+            upstream: UpstreamUrl::parse(&format!("http://{upstream}"), &policy).expect("listed"),
+            sealed_credential: Vec::new(),
+            credential_hash: credential.hash(),
+            hardware: None,
+            pricing: None,
+        };
+        let provider: ProviderId = "provider".parse().expect("valid");
+        let session = Session::register(id, provider, SecretHash::of("provider"), offer, cap_bytes, self.clock.now());
+        self.state().sessions.insert(id, (session, Ledger::default(), credential));
+        (id, self.issue(id))
+    }
+
+    /// One more token for a READY session.
+    pub fn issue(&self, id: SessionId) -> AccessToken {
+        let token = AccessToken::from_uuid(Uuid::new_v4());
+        self.change(id, Change::IssueToken(token.hash())).expect("ready");
+        token
+    }
+
+    /// Applies a change and publishes it.
+    pub fn change(&self, id: SessionId, change: Change) -> Result<SessionView, Refusal> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let (session, _, credential) = state.sessions.get_mut(&id).expect("configured");
+        session.apply(change, now)?;
+        let view = view(session, credential);
+        state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
+        Ok(view)
+    }
+
+    pub fn ledger(&self, id: SessionId) -> Ledger {
+        let mut ledger = self.state().sessions[&id].1.clone();
+        ledger.advance(self.clock.now());
+        ledger
+    }
+
+    pub fn standing_of(&self, id: SessionId) -> Standing {
+        let cap = self.state().sessions[&id].0.cap_bytes;
+        self.ledger(id).standing(cap)
+    }
+
+    pub fn events(&self) -> Vec<SecurityEvent> {
+        self.state().events.clone()
+    }
+
+    pub fn was_present(&self, id: SessionId) -> bool {
+        self.state().present.contains(&id)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds this")
+    }
+
+    fn up(&self) -> Result<(), Unavailable> {
+        if self.down.load(Ordering::SeqCst) { Err(Unavailable) } else { Ok(()) }
+    }
+}
+
+fn view(session: &Session, credential: &Secret) -> SessionView {
+    SessionView {
+        id: session.id,
+        revision: session.revision,
+        status: session.status(),
+        lock: session.lock().cloned(),
+        upstream: session.offer.upstream.clone(),
+        credential: credential.clone(),
+        cap_bytes: session.cap_bytes,
+    }
+}
+
+#[async_trait]
+impl Authority for TestAuthority {
+    fn watch(&self) -> BoxStream<'static, DirectoryChange> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let mut state = self.state();
+        let views = state.sessions.values().map(|(session, _, credential)| view(session, credential)).collect();
+        let _ = sender.send(DirectoryChange::Snapshot(views));
+        state.watchers.push(sender);
+        futures::stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed()
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
+        self.up()?;
+        let opens = |session: &Session| match &session.state {
+            runit_core::SessionState::Ready { tokens } => tokens.contains(&claim.token),
+            runit_core::SessionState::Locked(lock) => lock.token == claim.token,
+            _ => false,
+        };
+        let id = self.state().sessions.values().find(|(session, ..)| opens(session)).map(|(session, ..)| session.id);
+        let id = id.ok_or(Rejection::InvalidToken)?;
+        match self.change(id, Change::Claim(claim, LockMode::Exact)) {
+            Ok(view) => Ok(view),
+            Err(Refusal::Rejected(rejection)) => Err(rejection.into()),
+            Err(_) => Err(Rejection::InvalidToken.into()),
+        }
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError> {
+        self.up()?;
+        let (now, policy) = (self.clock.now(), self.policy);
+        let mut state = self.state();
+        let (session, ledger, _) = state.sessions.get_mut(&request.session).ok_or(LeaseError::UnknownSession)?;
+        ledger.grant(&request, session.cap_bytes, &policy, now).map_err(LeaseError::Short)
+    }
+
+    async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
+        self.up()?;
+        let now = self.clock.now();
+        let mut state = self.state();
+        for report in reports {
+            if let Some((_, ledger, _)) = state.sessions.get_mut(&report.session) {
+                ledger.report(&report, now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable> {
+        self.up()?;
+        Ok(Some(self.standing_of(session)))
+    }
+
+    async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable> {
+        self.up()?;
+        self.state().present.extend(sessions);
+        Ok(())
+    }
+
+    async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), Unavailable> {
+        self.up()?;
+        self.state().events.extend(events);
+        Ok(())
+    }
+}
