@@ -127,7 +127,7 @@ def test_a_deleted_file_is_gone_and_its_space_free(jupyter):
     assert [path for path in left.stdout.split() if "/venv/" not in path] == []
 
 
-def test_a_file_of_two_hundred_megabytes_goes_in_and_out(jupyter, tmp_path):
+def test_a_file_of_two_hundred_megabytes_goes_in_and_out(jupyter):
     """The size that a session promises; the server holds the body in memory, so this also tries the limits."""
     content = "0123456789abcdef" * (200_000_000 // 16)
     url = jupyter.url("api/contents/large.txt")
