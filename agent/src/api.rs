@@ -205,16 +205,16 @@ fn pause(response: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
-/// The `error` of control's JSON, fit for one line of a log.
+/// The `error` of control's JSON, with the detail that names a field, fit for one line of a log.
 fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Said {
         error: String,
+        detail: Option<String>,
     }
-    match serde_json::from_slice::<Said>(body) {
-        Ok(said) => said.error.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS).collect(),
-        Err(_) => "no reason given".to_owned(),
-    }
+    let Ok(said) = serde_json::from_slice::<Said>(body) else { return "no reason given".to_owned() };
+    let text = [Some(said.error), said.detail].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    text.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS).collect()
 }
 
 fn refused_identity(error: ApiError, secret_shown: bool) -> ApiError {

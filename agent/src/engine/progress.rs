@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console::{Line, say};
 
+const STEP_CHARS: usize = 120;
+
 /// Follows one build.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -36,7 +38,7 @@ impl Progress {
                 bar.set_message(line.to_owned());
             }
             (Self::Bar(bar), None) => bar.set_message(line.to_owned()),
-            (Self::Lines, Some(_)) => say(Line::BuildStep { step: line }),
+            (Self::Lines, Some(_)) => say(Line::BuildStep { step: &shortened(line) }),
             (Self::Lines, None) => tracing::debug!(line, "docker build"),
         }
     }
@@ -48,6 +50,11 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A step's command may be a whole script.
+fn shortened(step: &str) -> String {
+    step.chars().take(STEP_CHARS).collect()
 }
 
 /// The numbers in `Step 3/12 : RUN ...`, which is how the engine's classic builder announces a step.

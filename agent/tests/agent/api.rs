@@ -100,7 +100,10 @@ async fn a_heartbeat_may_ask_for_a_fresh_workspace() {
 #[tokio::test]
 async fn each_refusal_is_told_apart() {
     let answering = async |status: u16| {
-        Server::start(move |_| Answer::json(status, &json!({ "error": "because\u{1b}[2J", "code": "x" }))).await
+        Server::start(move |_| {
+            Answer::json(status, &json!({ "error": "because\u{1b}[2J", "code": "x", "detail": "of it" }))
+        })
+        .await
     };
     let control = answering(404).await;
     assert!(matches!(api(&control).heartbeat(&identity()).await, Err(ApiError::Unknown)));
@@ -117,7 +120,7 @@ async fn each_refusal_is_told_apart() {
 
     let control = answering(400).await;
     let text = register(&api(&control), None).await.expect_err("refused").to_string();
-    assert_eq!(text, "control answered 400 Bad Request: because[2J");
+    assert_eq!(text, "control answered 400 Bad Request: because[2J: of it");
 }
 
 #[tokio::test]

@@ -254,6 +254,26 @@ async fn chunked_bodies_without_a_length_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn two_framings_never_reach_jupyter() {
+    let jupyter = ok_jupyter().await;
+    let gate = gate_to(&jupyter).await;
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for fields in [
+        format!("{chunked}Content-Length: 4\r\n"),
+        format!("Content-Length: 4\r\n{chunked}"),
+        "Content-Length: 4\r\nContent-Length: 5\r\n".to_owned(),
+        "Transfer-Encoding: gzip\r\nContent-Length: 4\r\n".to_owned(),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}{fields}Connection: close\r\n\r\n");
+        exchange(&gate, &format!("{head}0\r\n\r\n")).await;
+    }
+    for head in jupyter.heads() {
+        let framings = (field(&head, "content-length"), field(&head, "transfer-encoding"));
+        assert!(matches!(framings, (None, Some("chunked")) | (Some(_), None)), "{head}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_100_continue_gets_it() {
     let jupyter = StandIn::start(|head, mut stream| async move {
         assert_eq!(field(&head, "expect"), None, "{head}");

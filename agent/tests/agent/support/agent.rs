@@ -12,6 +12,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use futures::StreamExt;
+use runit_agent::engine::{Engine, INSTANCE_LABEL};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -172,10 +173,14 @@ impl Home {
         self.docker.remove_container(&self.container, Some(options)).await.expect("removed");
     }
 
+    /// The agent's name for itself on everything that it makes.
+    fn instance(&self) -> String {
+        self.directory.path().canonicalize().expect("a directory").join("state").display().to_string()
+    }
+
     /// Containers and volumes with this agent's label.
     pub(crate) async fn left_behind(&self) -> Vec<String> {
-        let instance = self.directory.path().canonicalize().expect("a directory").join("state");
-        let label = format!("io.runit.instance={}", instance.display());
+        let label = format!("{INSTANCE_LABEL}={}", self.instance());
         let ours = HashMap::from([("label".to_owned(), vec![label])]);
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&ours).build();
         let containers = self.docker.list_containers(Some(containers)).await.expect("listed");
@@ -183,6 +188,20 @@ impl Home {
         let volumes = self.docker.list_volumes(Some(volumes)).await.expect("listed").volumes.unwrap_or_default();
         let ids = containers.into_iter().filter_map(|container| container.id);
         ids.chain(volumes.into_iter().map(|volume| volume.name)).collect()
+    }
+}
+
+/// A test that failed half-way leaves nothing on the machine either.
+impl Drop for Home {
+    fn drop(&mut self) {
+        let settings = runit_config::Container { name: self.container.clone(), ..Default::default() };
+        let instance = self.instance();
+        let removed = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { Engine::connect(settings, instance).await?.remove_all().await })
+        });
+        let removed = removed.join().expect("no panic");
+        assert!(std::thread::panicking() || removed.is_ok(), "{removed:?}");
     }
 }
 
