@@ -18,11 +18,15 @@ use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::{LockMode, Timestamp};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
+use crate::heartbeats::Heartbeats;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
 use crate::sealer::{KeyError, Sealer};
+use crate::server;
 use crate::sessions::Sessions;
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::trail::Trail;
@@ -42,6 +46,7 @@ pub struct Control {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Arc<NodeSettings>,
     pub(crate) authority: Arc<LocalAuthority>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) upstream_policy: UpstreamPolicy,
     pub(crate) started_at: Timestamp,
 }
@@ -106,14 +111,15 @@ impl Control {
             plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
         };
         let settings = Arc::new(settings.clone());
-        let control = Self { sessions, trail, metrics, settings, authority, upstream_policy, started_at };
+        let heartbeats = Arc::default();
+        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, upstream_policy, started_at };
         control.load().await?;
         Ok(control)
     }
 
     /// What the data plane asks.
     pub fn authority(&self) -> Arc<dyn Authority> {
-        Arc::clone(&self.authority) as Arc<dyn Authority>
+        self.authority.clone()
     }
 
     /// Serves the API and the renter's pages on `listener`, and sweeps, until `shutdown` is done.
@@ -127,9 +133,18 @@ impl Control {
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let control = self.clone();
         async move {
-            let _serving = (control, listener);
-            shutdown.await;
-            Ok(())
+            let (stopping, stop) = watch::channel(false);
+            let live = LiveList::new(&control, stop.clone());
+            let router = api::router(control.clone(), Arc::clone(&live));
+            let following = live.follow(control.clone());
+            let sweeping = control.keep_sweeping(stop.clone());
+            let stopped = async move {
+                shutdown.await;
+                // Everything that serves holds a receiver until it has ended.
+                let _ = stopping.send(true);
+            };
+            let (served, ..) = tokio::join!(server::serve(listener, router, stop), following, sweeping, stopped);
+            served
         }
     }
 

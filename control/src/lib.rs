@@ -10,21 +10,30 @@
 //! | [`sealer`] | credentials of upstreams at rest |
 //! | [`limit`] | how often somebody may come |
 //! | [`clock`] | the time of day |
+//! | `api`, `server` | HTTP: routes, limits, headers, the one table of problems |
+//! | `registration`, `rental` | what providers and renters ask, behind the handlers |
+//! | `sweeper`, `heartbeats` | who has gone silent |
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
 //! | `trail`, `metrics`, `metered_store` | what operators see |
 
+mod api;
 mod authority;
 pub mod clock;
 pub mod control;
 mod directory;
+mod heartbeats;
 pub mod limit;
 mod metered_store;
 mod metrics;
 mod random;
+mod registration;
+mod rental;
 pub mod sealer;
+mod server;
 mod sessions;
 pub mod sqlite;
+mod sweeper;
 mod trail;
 
 pub use clock::SystemClock;

@@ -14,6 +14,7 @@ use runit_core::session::SessionStatus;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    problems: IntCounterVec,
     rate_limited: IntCounterVec,
     events: IntCounterVec,
     sessions: IntGaugeVec,
@@ -33,6 +34,7 @@ impl Metrics {
                 "Requests answered by the control API, by route template and class of status",
                 &["route", "status"],
             )?,
+            problems: counter("runit_control_problems_total", "Requests refused, by code of the problem", &["code"])?,
             rate_limited: counter(
                 "runit_control_rate_limited_total",
                 "Requests refused with 429, by limit",
@@ -48,6 +50,7 @@ impl Metrics {
             store_errors: counter("runit_store_errors_total", "Failures of the store, by operation", &["operation"])?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
+        metrics.registry.register(Box::new(metrics.problems.clone()))?;
         metrics.registry.register(Box::new(metrics.rate_limited.clone()))?;
         metrics.registry.register(Box::new(metrics.events.clone()))?;
         metrics.registry.register(Box::new(metrics.sessions.clone()))?;
@@ -69,6 +72,11 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.with_label_values(&[route, class]).inc();
+    }
+
+    /// One refusal, by its code in the table of problems.
+    pub(crate) fn problem(&self, code: &'static str) {
+        self.problems.with_label_values(&[code]).inc();
     }
 
     /// One refusal for coming too often.

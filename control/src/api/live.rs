@@ -1,0 +1,115 @@
+//! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::stream::{self, StreamExt};
+use runit_core::NetworkKey;
+use tokio::sync::watch;
+
+use super::Api;
+use super::problem::Problem;
+use super::request::Peer;
+use crate::control::Control;
+
+/// Changes that come this close after each other make one event.
+const COALESCE: Duration = Duration::from_millis(100);
+/// A comment after so long without an event keeps proxies from closing the stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Streams that one network may have open: each is a browser's tab.
+const STREAMS_PER_NETWORK: usize = 20;
+/// Streams that may be open at all.
+const STREAMS: usize = 2_000;
+
+/// The list as JSON text, and who watches it.
+pub(crate) struct LiveList {
+    json: watch::Sender<Arc<str>>,
+    open: Mutex<HashMap<NetworkKey, usize>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl LiveList {
+    pub(crate) fn new(control: &Control, stop: watch::Receiver<bool>) -> Arc<Self> {
+        let json = watch::Sender::new(rendered(control));
+        Arc::new(Self { json, open: Mutex::default(), stop })
+    }
+
+    /// Keeps the list as the directory is; ends when the control plane stops.
+    pub(crate) async fn follow(self: Arc<Self>, control: Control) {
+        let mut stop = self.stop.clone();
+        let mut changes = control.sessions.directory.watch();
+        let follow = async {
+            while changes.next().await.is_some() {
+                let list = rendered(&control);
+                self.json.send_if_modified(|known| {
+                    let differs = *known != list;
+                    *known = list;
+                    differs
+                });
+                tokio::time::sleep(COALESCE).await;
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            _ = stop.wait_for(|&stopped| stopped) => {}
+        }
+    }
+
+    fn enter(self: &Arc<Self>, network: NetworkKey) -> Result<Watcher, Problem> {
+        let mut open = self.open();
+        let total: usize = open.values().sum();
+        let mine = open.entry(network).or_insert(0);
+        if *mine >= STREAMS_PER_NETWORK || total >= STREAMS {
+            return Err(Problem::TooManyStreams);
+        }
+        *mine += 1;
+        Ok(Watcher { list: Arc::clone(self), network })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<NetworkKey, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open stream; dropping it makes room for another.
+struct Watcher {
+    list: Arc<LiveList>,
+    network: NetworkKey,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut open = self.list.open();
+        if let Some(mine) = open.get_mut(&self.network) {
+            *mine -= 1;
+            if *mine == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+pub(super) async fn events(State(api): State<Api>, Peer(from): Peer) -> Result<impl IntoResponse, Problem> {
+    let watcher = api.live.enter(from.network())?;
+    let mut json = api.live.json.subscribe();
+    json.mark_changed(); // the list as it is now comes first
+    let mut stop = api.live.stop.clone();
+    let lists = stream::unfold((json, watcher), |(mut json, watcher)| async move {
+        json.changed().await.ok()?;
+        let list = Arc::clone(&json.borrow_and_update());
+        Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, watcher)))
+    });
+    let lists = lists.take_until(async move { stop.wait_for(|&stopped| stopped).await.map(drop) });
+    let events = Sse::new(lists).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([(header::CACHE_CONTROL, "no-store")], events))
+}
+
+fn rendered(control: &Control) -> Arc<str> {
+    serde_json::to_string(&control.ready()).unwrap_or_else(|_| "[]".into()).into()
+}

@@ -1,0 +1,111 @@
+//! `/renter/...` and `/access/...`: the calls of renters and their pages.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use runit_core::ledger::WINDOW;
+use runit_core::{AccessToken, RenterAddress};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::problem::Problem;
+use super::request::{Bearer, OptionalPayload, Peer};
+use crate::rental::Listed;
+use crate::sessions::detached;
+
+type Answer = Result<Json<Value>, Problem>;
+
+pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
+    Json(api.control.ready())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Wanted {
+    session_id: Option<String>,
+}
+
+pub(super) async fn request(State(api): State<Api>, OptionalPayload(body): OptionalPayload<Wanted>) -> Answer {
+    let wanted = body.session_id.map(|text| text.parse().map_err(|_| Problem::NoSessions)).transpose()?;
+    let granted = api.control.grant(wanted).await?;
+    let mut answer = serde_json::to_value(granted.listed).map_err(|_| Problem::Unavailable)?;
+    answer["accessToken"] = granted.token.expose().into();
+    answer["url"] = access_url(&api, &granted.token).into();
+    Ok(Json(answer))
+}
+
+pub(super) async fn access(State(api): State<Api>, Path(token): Path<String>) -> Result<impl IntoResponse, Problem> {
+    redirect(&api, AccessToken::parse(&token))
+}
+
+pub(super) async fn access_bearer(State(api): State<Api>, bearer: Bearer) -> Result<impl IntoResponse, Problem> {
+    redirect(&api, bearer.access_token().ok())
+}
+
+pub(super) async fn heartbeat(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+    present(api, parse(&token)?, from).await
+}
+
+pub(super) async fn heartbeat_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+    present(api, bearer.access_token()?, from).await
+}
+
+pub(super) async fn release(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+    give_back(api, parse(&token)?, from).await
+}
+
+pub(super) async fn release_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+    give_back(api, bearer.access_token()?, from).await
+}
+
+pub(super) async fn usage(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+    standing(api, parse(&token)?, from).await
+}
+
+pub(super) async fn usage_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+    standing(api, bearer.access_token()?, from).await
+}
+
+async fn present(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
+    api.control.renter_heartbeat(&token, from).await?;
+    Ok(Json(json!({ "ok": true })))
+}
+
+async fn give_back(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
+    detached(async move { api.control.release(&token, from).await }).await??;
+    Ok(Json(json!({ "ok": true })))
+}
+
+async fn standing(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
+    let (session, standing) = api.control.usage(&token, from).await?;
+    Ok(Json(json!({
+        "sessionId": session.id,
+        "status": session.status().as_str(),
+        "usedIn": standing.used.bytes_in,
+        "usedOut": standing.used.bytes_out,
+        "forfeited": standing.used.forfeited,
+        "reserved": standing.reserved,
+        "cap": standing.cap,
+        "remaining": standing.remaining,
+        "nextFreeAt": standing.next_free_at.map(|at| at.to_string()),
+        "windowSeconds": WINDOW.as_secs(),
+    })))
+}
+
+fn parse(token: &str) -> Result<AccessToken, Problem> {
+    AccessToken::parse(token).ok_or(Problem::UnknownToken)
+}
+
+/// The gateway decides what the token opens; only what has a token's form is put into the URL.
+fn redirect(api: &Api, token: Option<AccessToken>) -> Result<impl IntoResponse + use<>, Problem> {
+    let location = access_url(api, &token.ok_or(Problem::NoToken)?);
+    Ok((StatusCode::FOUND, [(header::LOCATION, location)]))
+}
+
+/// The hand-over link: the one URL of ours that holds a token.
+fn access_url(api: &Api, token: &AccessToken) -> String {
+    let gateway = api.control.settings.gateway.public_url.as_str();
+    format!("{}/access/{}", gateway.trim_end_matches('/'), token.expose())
+}

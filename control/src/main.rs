@@ -1,0 +1,75 @@
+//! `runit-control`: the control plane by itself, without a data plane.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use runit_config::{LogFormat, NodeSettings};
+use runit_control::{Control, SystemClock};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Registers sessions, takes heartbeats, hands out access.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the control API until SIGINT or SIGTERM.
+    Serve {
+        /// Settings; RUNIT_* in the environment wins over it.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Serve { config } = Arguments::parse().command;
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            #[expect(clippy::print_stderr, reason = "the log may not have been set up yet")]
+            {
+                eprintln!("runit-control: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Option<PathBuf>) -> anyhow::Result<()> {
+    let settings = runit_config::load_node(config.as_deref())?;
+    start_log(&settings)?;
+    let control = Control::open(&settings, Arc::new(SystemClock))?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let listen = settings.control.listen;
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        tracing::info!(%listen, "the control API listens");
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let shutdown = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        control.serve(listener, shutdown).await.context("the control API failed")
+    })
+}
+
+fn start_log(settings: &NodeSettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log.filter).context("log.filter")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

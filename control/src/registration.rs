@@ -1,0 +1,189 @@
+//! What providers ask: register, refresh, deregister, and say that they are there.
+//!
+//! Invariant: only who presents the secret that a session was registered with changes it; the secret is drawn here, given
+//! out once, and kept as a hash.
+
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::session::{Change, Offer, Session, SessionStatus, base_path};
+use runit_core::store::Registration;
+use runit_core::upstream::UpstreamUrl;
+use runit_core::{AccessToken, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+use crate::api::problem::Problem;
+use crate::control::{Control, removed};
+use crate::random;
+
+/// Longest credential of an upstream; it has to fit into a request head.
+const CREDENTIAL_CHARS: usize = 4096;
+/// Longest description of hardware or price, as JSON text: it goes into everybody's list.
+const DESCRIPTION_BYTES: usize = 4096;
+
+/// A session that a provider offers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewSession {
+    provider_id: String,
+    public_url: String,
+    token: String,
+    hardware: Option<Value>,
+    pricing: Option<Value>,
+    session_id: Option<String>,
+    base_path: Option<String>,
+}
+
+/// A new tunnel, a fresh workspace (by its new token), or both.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewTunnel {
+    public_url: String,
+    token: String,
+}
+
+/// What a registration is answered with.
+pub(crate) struct Registered {
+    pub(crate) session: Session,
+    /// One for the provider to hand to a renter; none while the session is not free.
+    pub(crate) token: Option<AccessToken>,
+    pub(crate) secret: Secret,
+}
+
+impl Control {
+    /// Registers a session, or one that is known again.
+    pub(crate) async fn register(
+        &self,
+        body: NewSession,
+        presented: Option<Secret>,
+        from: RenterAddress,
+    ) -> Result<Registered, Problem> {
+        let outcome = self.try_register(body, presented).await;
+        let now = self.sessions.clock.now();
+        let event = match &outcome {
+            Ok((registered, true)) => Some(
+                SecurityEvent::new(EventKind::NewProviderRegistered, now)
+                    .session(registered.session.id)
+                    .provider(registered.session.provider.clone()),
+            ),
+            Ok((_, false)) => None,
+            Err(problem) => refused_registration(problem).map(|kind| SecurityEvent::new(kind, now)),
+        };
+        if let Some(event) = event {
+            self.note(event.address(from)).await;
+        }
+        outcome.map(|(registered, _)| registered)
+    }
+
+    /// The session that `secret` proves to be the caller's.
+    pub(crate) fn owned(&self, id: SessionId, secret: Option<&Secret>) -> Result<Arc<Session>, Problem> {
+        let session = self.sessions.directory.session(id).ok_or(Problem::UnknownSession)?;
+        match secret {
+            Some(secret) if secret.hash() == session.provider_secret => Ok(session),
+            _ => Err(Problem::WrongSecret),
+        }
+    }
+
+    /// A new URL, a fresh workspace, or both.
+    pub(crate) async fn refresh(&self, known: &Session, body: NewTunnel) -> Result<Session, Problem> {
+        let upstream = self.upstream(&body.public_url)?;
+        let (hardware, pricing) = (known.offer.hardware.clone(), known.offer.pricing.clone());
+        let offer = self.offer(known.id, upstream, &body.token, hardware, pricing)?;
+        Ok(self.sessions.change(known.id, Change::Refresh(offer)).await?)
+    }
+
+    /// The provider takes its session back.
+    pub(crate) async fn deregister(&self, id: SessionId) -> Result<(), Problem> {
+        let session = self.sessions.change(id, Change::Remove).await?;
+        self.note(removed(&session, self.sessions.clock.now())).await;
+        Ok(())
+    }
+
+    /// The agent is there; answers the session as the directory has it.
+    pub(crate) fn heartbeat(&self, id: SessionId, secret: Option<&Secret>) -> Result<SessionStatus, Problem> {
+        let session = self.owned(id, secret)?;
+        self.heartbeats.note(id, self.sessions.clock.now());
+        Ok(session.status())
+    }
+
+    /// Records an event of something that is decided and committed; where that fails, store and log have said so.
+    pub(crate) async fn note(&self, event: SecurityEvent) {
+        let _ = self.trail.record(vec![event]).await;
+    }
+
+    async fn try_register(&self, body: NewSession, presented: Option<Secret>) -> Result<(Registered, bool), Problem> {
+        let provider: ProviderId = body
+            .provider_id
+            .parse()
+            .map_err(|_| invalid("providerId: must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -"))?;
+        let id = match &body.session_id {
+            Some(text) => text.parse().map_err(|_| invalid("sessionId: must be a UUID in lower case with hyphens"))?,
+            None => random::session_id()?,
+        };
+        if body.base_path.as_ref().is_some_and(|path| *path != base_path(id)) {
+            return Err(invalid("basePath: must be /s/<sessionId>/"));
+        }
+        let hardware = description("hardware", body.hardware)?;
+        let pricing = description("pricing", body.pricing)?;
+        let upstream = self.upstream(&body.public_url)?;
+        let offer = self.offer(id, upstream, &body.token, hardware, pricing)?;
+
+        let before = self.sessions.store.session(id).await?;
+        let secret = match &before {
+            Some(_) => presented.ok_or(Problem::SessionTaken)?,
+            None => random::provider_secret()?,
+        };
+        let cap_bytes = self.settings.quota.cap_bytes;
+        let registration = Registration { id, provider, provider_secret: secret.hash(), offer, cap_bytes };
+        let session = self.sessions.register(registration).await?;
+        let token = match session.status() {
+            SessionStatus::Ready => self.issue_token(id).await?,
+            _ => None,
+        };
+        let is_new = before.is_none_or(|before| before.status() == SessionStatus::Removed);
+        Ok((Registered { session, token, secret }, is_new))
+    }
+
+    fn upstream(&self, text: &str) -> Result<UpstreamUrl, Problem> {
+        UpstreamUrl::parse(text, &self.upstream_policy).map_err(|_| Problem::InvalidPublicUrl)
+    }
+
+    fn offer(
+        &self,
+        id: SessionId,
+        upstream: UpstreamUrl,
+        credential: &str,
+        hardware: Option<String>,
+        pricing: Option<String>,
+    ) -> Result<Offer, Problem> {
+        let is_sendable = credential.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_sendable || !(1..=CREDENTIAL_CHARS).contains(&credential.len()) {
+            return Err(invalid("token: must be 1 to 4096 visible ASCII characters"));
+        }
+        let sealed_credential = self.sessions.seal(id, &Secret::new(credential))?;
+        let credential_hash = SecretHash::of(credential);
+        Ok(Offer { upstream, sealed_credential, credential_hash, hardware, pricing })
+    }
+}
+
+fn description(field: &str, value: Option<Value>) -> Result<Option<String>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    let text = value.to_string();
+    if text.len() > DESCRIPTION_BYTES {
+        return Err(invalid(&format!("{field}: must be at most {DESCRIPTION_BYTES} bytes of JSON")));
+    }
+    Ok(Some(text))
+}
+
+fn invalid(detail: &str) -> Problem {
+    Problem::InvalidPayload(detail.to_owned())
+}
+
+/// Which event a refused registration is.
+pub(crate) const fn refused_registration(problem: &Problem) -> Option<EventKind> {
+    match problem {
+        Problem::InvalidPublicUrl => Some(EventKind::SuspiciousProviderUrl),
+        Problem::InvalidPayload(_) | Problem::SessionTaken => Some(EventKind::InvalidProviderRegistration),
+        _ => None,
+    }
+}

@@ -1,0 +1,128 @@
+//! What renters ask: which sessions are free, one of them, and, with its token, presence, release and usage.
+//!
+//! Invariant: what is listed names no token, URL or address; what is done with a token is done from the lock's address.
+
+use std::sync::Arc;
+
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::ledger::Standing;
+use runit_core::session::{Change, Session, SessionStatus};
+use runit_core::store::ChangeError;
+use runit_core::{AccessToken, Rejection, RenterAddress, SessionId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::api::problem::Problem;
+use crate::authority::event_of;
+use crate::control::Control;
+use crate::random;
+
+/// One free session, as everybody may see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listed {
+    session_id: SessionId,
+    hardware: Option<Box<RawValue>>,
+    pricing: Option<Box<RawValue>>,
+}
+
+/// A session with a token that takes it.
+pub(crate) struct Granted {
+    pub(crate) listed: Listed,
+    pub(crate) token: AccessToken,
+}
+
+impl Control {
+    /// The free sessions, the oldest first.
+    pub(crate) fn ready(&self) -> Vec<Listed> {
+        self.ready_sessions().iter().map(|session| listed(session)).collect()
+    }
+
+    /// A token for the oldest free session, or for a given one.
+    pub(crate) async fn grant(&self, wanted: Option<SessionId>) -> Result<Granted, Problem> {
+        for session in self.ready_sessions() {
+            if wanted.is_some_and(|wanted| wanted != session.id) {
+                continue;
+            }
+            // Somebody may have been faster.
+            if let Some(token) = self.issue_token(session.id).await? {
+                return Ok(Granted { listed: listed(&session), token });
+            }
+        }
+        Err(Problem::NoSessions)
+    }
+
+    /// A new token for a session; none when it is not free any more.
+    pub(crate) async fn issue_token(&self, id: SessionId) -> Result<Option<AccessToken>, Problem> {
+        let token = random::access_token()?;
+        match self.sessions.change(id, Change::IssueToken(token.hash())).await {
+            Ok(_) => Ok(Some(token)),
+            Err(ChangeError::Unknown | ChangeError::Refused(_)) => Ok(None),
+            Err(ChangeError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// The renter is there.
+    pub(crate) async fn renter_heartbeat(&self, token: &AccessToken, from: RenterAddress) -> Result<(), Problem> {
+        let change = Change::RenterHeartbeat { token: token.hash(), address: from, mode: self.authority.lock_mode };
+        self.change_by_token(token, change, from).await.map(drop)
+    }
+
+    /// The renter gives the session back.
+    pub(crate) async fn release(&self, token: &AccessToken, from: RenterAddress) -> Result<(), Problem> {
+        let change = Change::Release { token: token.hash(), address: from, mode: self.authority.lock_mode };
+        let session = self.change_by_token(token, change, from).await?;
+        let now = self.sessions.clock.now();
+        self.note(SecurityEvent::new(EventKind::SessionReleased, now).session(session.id).address(from)).await;
+        Ok(())
+    }
+
+    /// What the ledger says; changes nothing, not even presence.
+    pub(crate) async fn usage(&self, token: &AccessToken, from: RenterAddress) -> Result<(Session, Standing), Problem> {
+        let Some(session) = self.sessions.by_token(token.hash()).await? else {
+            return Err(self.rejected(Rejection::InvalidToken, None, from).await);
+        };
+        if session.lock().is_some_and(|lock| !self.authority.lock_mode.admits(lock.address, from)) {
+            return Err(self.rejected(Rejection::AddressMismatch, Some(session.id), from).await);
+        }
+        let ledger = self.sessions.store.ledger(session.id, self.sessions.clock.now()).await?;
+        let standing = ledger.standing(session.cap_bytes);
+        Ok((session, standing))
+    }
+
+    async fn change_by_token(
+        &self,
+        token: &AccessToken,
+        change: Change,
+        from: RenterAddress,
+    ) -> Result<Session, Problem> {
+        let Some(known) = self.sessions.by_token(token.hash()).await? else {
+            return Err(self.rejected(Rejection::InvalidToken, None, from).await);
+        };
+        match self.sessions.change(known.id, change).await {
+            Err(ChangeError::Refused(runit_core::session::Refusal::Rejected(rejection))) => {
+                Err(self.rejected(rejection, Some(known.id), from).await)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn rejected(&self, rejection: Rejection, session: Option<SessionId>, from: RenterAddress) -> Problem {
+        let mut event = SecurityEvent::new(event_of(rejection), self.sessions.clock.now()).address(from);
+        event.session = session;
+        self.note(event).await;
+        rejection.into()
+    }
+
+    fn ready_sessions(&self) -> Vec<Arc<Session>> {
+        let mut ready = self.sessions.directory.sessions();
+        ready.retain(|session| session.status() == SessionStatus::Ready);
+        ready.sort_unstable_by_key(|session| (session.registered_at, session.id));
+        ready
+    }
+}
+
+fn listed(session: &Session) -> Listed {
+    let json = |text: &Option<String>| text.clone().and_then(|text| RawValue::from_string(text).ok());
+    Listed { session_id: session.id, hardware: json(&session.offer.hardware), pricing: json(&session.offer.pricing) }
+}

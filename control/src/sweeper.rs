@@ -1,0 +1,85 @@
+//! Removes sessions whose provider is silent, and ends locks whose renter is absent.
+//!
+//! The rule itself is checked again in the store's transaction ([`Change::ProviderSilent`], [`Change::RenterAbsent`]), so
+//! that one who comes back in the last moment is kept.
+//!
+//! Silence and absence count from the start of this process at the earliest: while it was down nobody could be heard.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::session::Change;
+use runit_core::store::{ChangeError, StoreError};
+use runit_core::time::millis;
+use runit_core::{SessionId, Timestamp};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::control::{Control, removed};
+
+/// Changes at one time: they share commits.
+const AT_ONCE: usize = 64;
+
+impl Control {
+    /// Sweeps at the configured interval until `stop` turns true; the last heartbeats are written then.
+    pub(crate) async fn keep_sweeping(self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.control.sweep_interval_ms));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.wait_for(|&stopped| stopped) => break,
+            }
+            // What failed is logged by the store, and tried again at the next tick.
+            let _ = self.sweep().await;
+        }
+        let _ = self.heartbeats.flush(&*self.sessions.store).await;
+    }
+
+    /// One round: heartbeats are written, then whoever is due is asked about.
+    pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
+        self.heartbeats.flush(&*self.sessions.store).await?;
+        let settings = &self.settings.control;
+        let silent_after = Duration::from_secs(settings.provider_silent_seconds);
+        let absent_after = Duration::from_secs(settings.renter_absent_seconds);
+        let due = self.sessions.store.due(self.limit(silent_after), self.limit(absent_after)).await?;
+        stream::iter(due)
+            .for_each_concurrent(AT_ONCE, |id| async move {
+                if !self.ask(id, Change::ProviderSilent(silent_after), silent_after).await {
+                    self.ask(id, Change::RenterAbsent(absent_after), absent_after).await;
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Who was seen then or before is due; nobody is while this process has not run for as long.
+    fn limit(&self, after: Duration) -> Timestamp {
+        let now = self.sessions.clock.now();
+        if now.since(self.started_at) < after {
+            return Timestamp::default();
+        }
+        Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(after)))
+    }
+
+    /// Whether the change happened.
+    async fn ask(&self, id: SessionId, change: Change, after: Duration) -> bool {
+        if self.limit(after) == Timestamp::default() {
+            return false;
+        }
+        let is_silence = matches!(change, Change::ProviderSilent(_));
+        match self.sessions.change(id, change).await {
+            Ok(session) => {
+                let now = self.sessions.clock.now();
+                let event = match is_silence {
+                    true => removed(&session, now),
+                    false => SecurityEvent::new(EventKind::SessionAutoUnlocked, now).session(id),
+                };
+                self.note(event).await;
+                true
+            }
+            Err(ChangeError::Refused(_) | ChangeError::Unknown | ChangeError::Store(_)) => false,
+        }
+    }
+}

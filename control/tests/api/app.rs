@@ -1,0 +1,316 @@
+//! A control plane on a port of its own, with a clock that the test steps, and clients that come from where it says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, redirect};
+use runit_config::{Limit, NodeSettings};
+use runit_control::Control;
+use runit_core::time::{Clock, Timestamp};
+use runit_core::{AccessToken, Authority, RenterAddress, SessionView};
+use runit_core::{authority::ClaimError, session::Claim};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) const UPSTREAM: &str = "https://calm-red-fox.trycloudflare.com";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Steps only when told to.
+pub(crate) struct StepClock(AtomicU64);
+
+impl Clock for StepClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0.load(Ordering::SeqCst))
+    }
+}
+
+pub(crate) struct TestApp {
+    pub(crate) clock: Arc<StepClock>,
+    pub(crate) control: Control,
+    settings: NodeSettings,
+    address: SocketAddr,
+    running: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
+    _data: TempDir,
+}
+
+/// One client, at one address.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+/// What a provider gets for its registration.
+pub(crate) struct Registered {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+    pub(crate) token: String,
+}
+
+impl TestApp {
+    /// Default settings, but for limits, which nobody reaches here.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same, with settings changed as said.
+    pub(crate) async fn with(change: impl FnOnce(&mut NodeSettings)) -> Self {
+        Self::limited(|settings| {
+            let unlimited = Limit { requests: 1_000_000, seconds: 1 };
+            settings.control.general_limit = unlimited;
+            settings.control.creation_limit = unlimited;
+            settings.control.heartbeat_limit = unlimited;
+            change(settings);
+        })
+        .await
+    }
+
+    /// Default settings and default limits, changed as said.
+    pub(crate) async fn limited(change: impl FnOnce(&mut NodeSettings)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut settings = NodeSettings::default();
+        settings.control.data_dir = data.path().join("control");
+        settings.control.sweep_interval_ms = 10;
+        settings.gateway.public_url = "https://gateway.example".parse().unwrap();
+        change(&mut settings);
+        let clock = Arc::new(StepClock(AtomicU64::new(1_795_334_400_000)));
+        let control = Control::open(&settings, clock.clone()).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut app = Self { clock, control, settings, address, running: None, _data: data };
+        app.serve().await;
+        app
+    }
+
+    /// Stops, and starts again over the same data, with settings changed as said.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut NodeSettings)) {
+        self.stop().await;
+        change(&mut self.settings);
+        self.control = Control::open(&self.settings, self.clock.clone()).unwrap();
+        self.serve().await;
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        let (stop, served) = self.running.take().expect("it runs");
+        stop.send(()).unwrap();
+        served.await.unwrap().unwrap();
+    }
+
+    async fn serve(&mut self) {
+        let listener = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let serving = self.control.serve(listener, async move { stopped.await.unwrap_or_default() });
+        self.running = Some((stop, tokio::spawn(serving)));
+    }
+
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        &self.settings.control.data_dir
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn authority(&self) -> Arc<dyn Authority> {
+        self.control.authority()
+    }
+
+    pub(crate) fn step(&self, time: Duration) {
+        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// A client at 127.0.0.`last`.
+    pub(crate) fn client(&self, last: u8) -> Client {
+        let http = reqwest::Client::builder()
+            .local_address(IpAddr::from([127, 0, 0, last]))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .unwrap();
+        Client { http, base: format!("http://{}", self.address) }
+    }
+
+    pub(crate) async fn register(&self) -> Registered {
+        let answer = self.client(1).post("/provider/session", offer()).await.expect(200);
+        Registered {
+            id: answer["sessionId"].as_str().unwrap().to_owned(),
+            secret: answer["providerSecret"].as_str().unwrap().to_owned(),
+            token: answer["accessToken"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// A token's first use at the gateway, which asks the authority.
+    pub(crate) async fn claim(&self, token: &str, from: u8, cookie: Option<&str>) -> Result<SessionView, ClaimError> {
+        let token = AccessToken::parse(token).expect("a token").hash();
+        let address = RenterAddress::new(IpAddr::from([127, 0, 0, from]));
+        self.authority().claim(Claim { token, address, cookie: cookie.map(runit_core::SecretHash::of) }).await
+    }
+
+    /// The session's status as its provider sees it.
+    pub(crate) async fn status(&self, session: &Registered) -> String {
+        let path = format!("/provider/session/{}", session.id);
+        let answer = self.client(1).get_as(&path, &session.secret).await;
+        match answer.status.as_u16() {
+            200 => answer.json()["status"].as_str().unwrap().to_owned(),
+            _ => answer.json()["error"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// Waits until the session's status is the one expected.
+    pub(crate) async fn until(&self, session: &Registered, expected: &str) {
+        let started = Instant::now();
+        loop {
+            let status = self.status(session).await;
+            if status == expected {
+                return;
+            }
+            assert!(started.elapsed() < DEADLINE, "{expected} expected, {status} seen last");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the sweeper has looked at the time as it is now: it writes heartbeats first, which the test can see.
+    pub(crate) async fn swept(&self) {
+        let sweeps = || async {
+            let families = self.control.gather();
+            let store = families.iter().find(|family| family.name() == "runit_store_seconds").expect("measured");
+            let due =
+                |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|label| label.value() == "due");
+            store.get_metric().iter().find(due).map_or(0, |metric| metric.get_histogram().get_sample_count())
+        };
+        let (before, started) = (sweeps().await, Instant::now());
+        while sweeps().await < before + 2 {
+            assert!(started.elapsed() < DEADLINE, "the sweeper stands still");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The kinds of the events so far that are one of these, in order.
+    pub(crate) async fn events(&self, kinds: &[&str]) -> Vec<String> {
+        let store = runit_control::sqlite::SqliteStore::open(&self.data_dir().join("runit.db")).unwrap();
+        let events = runit_core::Store::events(&store, 1_000).await.unwrap();
+        events.iter().map(|event| event.kind.as_str().to_owned()).filter(|kind| kinds.contains(&&**kind)).collect()
+    }
+}
+
+pub(crate) fn offer() -> Value {
+    json!({
+        "providerId": "gpu-box",
+        "publicUrl": UPSTREAM,
+        "token": "jupyter-secret",
+        "hardware": { "gpu": "A100" },
+        "pricing": { "perHour": 2 },
+    })
+}
+
+/// `offer()` with some fields replaced; null removes one.
+pub(crate) fn offer_with(fields: Value) -> Value {
+    let mut offer = offer();
+    for (name, value) in fields.as_object().unwrap() {
+        match value {
+            Value::Null => drop(offer.as_object_mut().unwrap().remove(name)),
+            _ => offer[name] = value.clone(),
+        }
+    }
+    offer
+}
+
+impl Client {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(crate) async fn get_as(&self, path: &str, credential: &str) -> Answer {
+        self.send(Method::GET, path, &[bearer(credential)], None).await
+    }
+
+    pub(crate) async fn delete_as(&self, path: &str, credential: &str) -> Answer {
+        self.send(Method::DELETE, path, &[bearer(credential)], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, &[json_type()], Some(body.to_string())).await
+    }
+
+    pub(crate) async fn post_as(&self, path: &str, credential: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, &[json_type(), bearer(credential)], Some(body.to_string())).await
+    }
+
+    pub(crate) async fn put_as(&self, path: &str, credential: &str, body: Value) -> Answer {
+        self.send(Method::PUT, path, &[json_type(), bearer(credential)], Some(body.to_string())).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Option<String>,
+    ) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(value).unwrap());
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("{}{path}", self.base)).send().await.unwrap()
+    }
+}
+
+pub(crate) fn json_type() -> (&'static str, String) {
+    ("content-type", "application/json".into())
+}
+
+pub(crate) fn bearer(credential: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {credential}"))
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The body of an answer with this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// An answer with this status, text and code.
+    #[track_caller]
+    pub(crate) fn expect_problem(&self, status: u16, error: &str, code: &str) {
+        let body = self.expect(status);
+        assert_eq!((body["error"].as_str(), body["code"].as_str()), (Some(error), Some(code)), "{}", self.text);
+    }
+
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+}

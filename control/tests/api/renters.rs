@@ -1,0 +1,214 @@
+//! `/renter/...` and `/access/...`
+
+use std::time::Duration;
+
+use reqwest::Method;
+use runit_core::ledger::{LeaseReport, LeaseRequest};
+use runit_core::{LeaseId, NodeId, SessionId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::app::{TestApp, bearer, offer_with};
+
+const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+#[tokio::test]
+async fn the_list_shows_free_sessions_without_any_secret() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let rented = app.register().await;
+    app.claim(&rented.token, 1, None).await.unwrap();
+    let answer = app.client(2).get("/renter/sessions").await;
+    let expected = json!([{ "sessionId": session.id, "hardware": { "gpu": "A100" }, "pricing": { "perHour": 2 } }]);
+    assert_eq!(answer.expect(200), expected);
+}
+
+#[tokio::test]
+async fn a_request_gets_the_oldest_free_session_or_the_one_it_names() {
+    let app = TestApp::start().await;
+    let first = app.register().await;
+    app.step(Duration::from_secs(1));
+    let second = app.register().await;
+    let client = app.client(2);
+    let oldest = client.post("/renter/request", json!({})).await.expect(200);
+    assert_eq!(oldest["sessionId"], first.id);
+    let token = oldest["accessToken"].as_str().unwrap();
+    assert_eq!(oldest["url"], format!("https://gateway.example/access/{token}"));
+    assert_eq!((&oldest["hardware"], &oldest["pricing"]), (&json!({ "gpu": "A100" }), &json!({ "perHour": 2 })));
+    let named = client.post("/renter/request", json!({ "sessionId": second.id })).await.expect(200);
+    assert_eq!(named["sessionId"], second.id);
+    let without_body = client.send(Method::POST, "/renter/request", &[], None).await.expect(200);
+    assert_eq!(without_body["sessionId"], first.id);
+    assert!(app.claim(token, 2, None).await.is_ok());
+    let next = client.post("/renter/request", json!({})).await.expect(200);
+    assert_eq!(next["sessionId"], second.id, "the first one is rented now");
+}
+
+#[tokio::test]
+async fn where_nothing_is_free_a_request_gets_nothing() {
+    let app = TestApp::start().await;
+    let client = app.client(2);
+    let refused = async |body: Value| {
+        let answer = client.post("/renter/request", body).await;
+        answer.expect_problem(404, "no sessions available", "no_sessions_available");
+    };
+    refused(json!({})).await;
+    let session = app.register().await;
+    refused(json!({ "sessionId": UNKNOWN })).await;
+    refused(json!({ "sessionId": "nonsense" })).await;
+    app.claim(&session.token, 1, None).await.unwrap();
+    refused(json!({})).await;
+    refused(json!({ "sessionId": session.id })).await;
+    let wrong_type = client.post("/renter/request", json!({ "sessionId": 5 })).await;
+    wrong_type.expect_problem(400, "invalid payload", "invalid_payload");
+    assert!(wrong_type.text.contains("sessionId"));
+}
+
+#[tokio::test]
+async fn access_is_handed_over_to_the_gateway_and_to_nowhere_else() {
+    let app = TestApp::start().await;
+    let client = app.client(2);
+    let answer = client.get(&format!("/access/{UNKNOWN}")).await;
+    answer.expect_redirect(&format!("https://gateway.example/access/{UNKNOWN}"));
+    let by_header = client.get_as("/access", UNKNOWN).await;
+    by_header.expect_redirect(&format!("https://gateway.example/access/{UNKNOWN}"));
+    for nonsense in ["x", "..%2f..%2fevil", "%0d%0aSet-Cookie:%20a=b", &UNKNOWN.to_uppercase()] {
+        let answer = client.get(&format!("/access/{nonsense}")).await;
+        answer.expect_problem(403, "Invalid or expired token", "invalid_token");
+    }
+}
+
+impl crate::app::Answer {
+    #[track_caller]
+    fn expect_redirect(&self, location: &str) {
+        assert_eq!(self.status, 302, "{}", self.text);
+        assert_eq!(self.header("location"), location);
+        assert_eq!(self.header("referrer-policy"), "no-referrer");
+        assert_eq!(self.header("cache-control"), "no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_token_serves_its_lock_from_the_locks_address_only() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
+    let (renter, thief) = (app.client(2), app.client(3));
+    for call in ["heartbeat", "release"] {
+        let path = format!("/renter/{call}/{}", session.token);
+        let answer = thief.send(Method::POST, &path, &[], None).await;
+        answer.expect_problem(403, "IP mismatch - access denied", "ip_mismatch");
+    }
+    let usage = thief.get(&format!("/renter/usage/{}", session.token)).await;
+    usage.expect_problem(403, "IP mismatch - access denied", "ip_mismatch");
+    assert_eq!(app.events(&["SESSION_HIJACK_ATTEMPT"]).await.len(), 3);
+
+    let beat = renter.send(Method::POST, &format!("/renter/heartbeat/{}", session.token), &[], None).await;
+    assert_eq!(beat.expect(200), json!({ "ok": true }));
+    let beat = renter.send(Method::POST, "/renter/heartbeat", &[bearer(&session.token)], None).await;
+    assert_eq!(beat.expect(200), json!({ "ok": true }));
+    let released = renter.send(Method::POST, "/renter/release", &[bearer(&session.token)], None).await;
+    assert_eq!(released.expect(200), json!({ "ok": true }));
+    assert_eq!(app.events(&["SESSION_LOCKED", "SESSION_RELEASED"]).await, ["SESSION_LOCKED", "SESSION_RELEASED"]);
+    let again = renter.send(Method::POST, &format!("/renter/release/{}", session.token), &[], None).await;
+    again.expect_problem(404, "Invalid or expired token", "unknown_token");
+}
+
+#[tokio::test]
+async fn tokens_that_open_nothing_are_unknown() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let client = app.client(2);
+    for token in [UNKNOWN, "nonsense", &session.token] {
+        for call in ["heartbeat", "release"] {
+            let answer = client.send(Method::POST, &format!("/renter/{call}/{token}"), &[], None).await;
+            answer.expect_problem(404, "Invalid or expired token", "unknown_token");
+        }
+    }
+    for answer in [client.get(&format!("/renter/usage/{UNKNOWN}")).await, client.get("/renter/usage").await] {
+        answer.expect_problem(404, "Invalid or expired token", "unknown_token");
+    }
+}
+
+#[tokio::test]
+async fn usage_is_told_by_direction_without_side_effects_and_over_the_cap() {
+    let app = TestApp::with(|settings| settings.quota.cap_bytes = 1_000).await;
+    let session = app.register().await;
+    let renter = app.client(2);
+    let usage = async || renter.get(&format!("/renter/usage/{}", session.token)).await.expect(200);
+    let before = usage().await;
+    assert_eq!((&before["status"], &before["nextFreeAt"]), (&json!("READY"), &Value::Null), "an unused token");
+    app.claim(&session.token, 2, None).await.unwrap();
+
+    let id: SessionId = session.id.parse().unwrap();
+    let lease = LeaseId::from_uuid(Uuid::from_u128(1));
+    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session: id, want: 1_000 };
+    let granted = app.authority().lease(request).await.unwrap().granted;
+    assert_eq!(granted, 1_000);
+    let report = LeaseReport { lease, session: id, sequence: 1, bytes_in: 300, bytes_out: 700, closing: true };
+    app.authority().settle(vec![report]).await.unwrap();
+
+    app.step(Duration::from_secs(30));
+    let after = usage().await;
+    let expected = json!({
+        "sessionId": session.id, "status": "LOCKED", "usedIn": 300, "usedOut": 700, "forfeited": 0, "reserved": 0,
+        "cap": 1_000, "remaining": 0, "nextFreeAt": "2026-11-23T08:05:00.000Z", "windowSeconds": 86_400,
+    });
+    assert_eq!(after, expected);
+    app.step(Duration::from_secs(30));
+    app.until(&session, "RECYCLING").await; // asking for usage was no presence
+}
+
+#[tokio::test]
+async fn the_live_list_begins_with_all_and_follows_changes() {
+    let app = TestApp::start().await;
+    let mut stream = app.client(2).open("/renter/sessions/events").await;
+    assert!(stream.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    assert_eq!(stream.headers()["cache-control"], "no-store");
+    assert_eq!(next_list(&mut stream).await, json!([]));
+    let session = app.register().await;
+    assert_eq!(next_list(&mut stream).await[0]["sessionId"], session.id);
+    app.claim(&session.token, 2, None).await.unwrap();
+    assert_eq!(next_list(&mut stream).await, json!([]));
+    let mut late = app.client(2).open("/renter/sessions/events").await;
+    assert_eq!(next_list(&mut late).await, json!([]));
+}
+
+#[tokio::test]
+async fn open_streams_are_bounded_and_end_when_the_server_stops() {
+    let mut app = TestApp::start().await;
+    let client = app.client(2);
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = client.open("/renter/sessions/events").await;
+        next_list(&mut stream).await;
+        streams.push(stream);
+    }
+    let refused = client.get("/renter/sessions/events").await;
+    refused.expect_problem(429, "too many open event streams", "too_many_streams");
+    next_list(&mut app.client(3).open("/renter/sessions/events").await).await;
+    app.stop().await;
+    for stream in &mut streams {
+        while let Ok(Some(_)) = stream.chunk().await {}
+    }
+}
+
+/// The data of the next event `sessions`.
+async fn next_list(stream: &mut reqwest::Response) -> Value {
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        let chunk = tokio::time::timeout(Duration::from_secs(20), stream.chunk()).await.expect("an event in time");
+        text.push_str(std::str::from_utf8(&chunk.unwrap().expect("an open stream")).unwrap());
+    }
+    let data = text.strip_prefix("event: sessions\ndata: ").expect(&text);
+    serde_json::from_str(data.trim()).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_provider_says_is_handed_on_as_it_is_or_not_at_all() {
+    let app = TestApp::start().await;
+    let client = app.client(1);
+    client.post("/provider/session", offer_with(json!({ "hardware": null, "pricing": "free" }))).await.expect(200);
+    let list = client.get("/renter/sessions").await.expect(200);
+    assert_eq!((&list[0]["hardware"], &list[0]["pricing"]), (&Value::Null, &json!("free")));
+}
