@@ -14,7 +14,7 @@ watch();
 /** Keeps the list as the server tells it. The browser reconnects a stream that broke, but not one that was refused. */
 function watch() {
   const events = new EventSource("/renter/sessions/events");
-  events.onmessage = (event) => show(JSON.parse(event.data));
+  events.addEventListener("sessions", (event) => show(JSON.parse(event.data)));
   events.onerror = () => {
     status.textContent = "The connection to the server was lost. Trying again…";
     if (events.readyState === EventSource.CLOSED) {
