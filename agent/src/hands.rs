@@ -2,7 +2,6 @@
 //!
 //! Answers for the order of steps within an action. Decides nothing: that is `reconcile`. Errors end here, in the log.
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -265,13 +264,6 @@ impl Hands {
             tracing::error!(error = chain(&error), "the session will not survive a restart of the agent");
         }
         *locked(&self.identity) = identity;
-    }
-}
-
-/// Where the gate listens; for messages.
-impl Hands {
-    pub(crate) fn gate_address(&self) -> SocketAddr {
-        self.gate.address()
     }
 }
 

@@ -17,7 +17,7 @@ pub struct WorkspaceNumber(u64);
 
 /// The container and its volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Workspace {
+pub enum WorkspaceState {
     /// Containers or volumes of an earlier run, or of a failed start, may be there.
     Unswept,
     /// Nothing is there.
@@ -40,7 +40,7 @@ pub enum Workspace {
 
 /// The way from the public to the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tunnel {
+pub enum TunnelState {
     /// None.
     Closed,
     /// It carries requests.
@@ -54,7 +54,7 @@ pub enum Tunnel {
 
 /// What control knows about us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Control {
+pub enum ControlState {
     /// Nothing, or it forgot.
     Unregistered,
     /// The session.
@@ -163,11 +163,11 @@ impl<S> Part<S> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// The container and its volume.
-    pub workspace: Part<Workspace>,
+    pub workspace: Part<WorkspaceState>,
     /// The tunnel.
-    pub tunnel: Part<Tunnel>,
+    pub tunnel: Part<TunnelState>,
     /// The control API.
-    pub control: Part<Control>,
+    pub control: Part<ControlState>,
     newest: WorkspaceNumber,
     /// Workspaces up to this one may have been used by a renter who is gone.
     stale: WorkspaceNumber,
@@ -177,9 +177,9 @@ impl Default for Observed {
     /// At the start of the agent.
     fn default() -> Self {
         Self {
-            workspace: Part::new(Workspace::Unswept),
-            tunnel: Part::new(Tunnel::Closed),
-            control: Part::new(Control::Unregistered),
+            workspace: Part::new(WorkspaceState::Unswept),
+            tunnel: Part::new(TunnelState::Closed),
+            control: Part::new(ControlState::Unregistered),
             newest: WorkspaceNumber(0),
             stale: WorkspaceNumber(0),
         }
@@ -190,7 +190,7 @@ impl Observed {
     /// The workspace that serves now, if one does.
     pub fn serving(&self) -> Option<WorkspaceNumber> {
         match self.workspace.state {
-            Workspace::Serving { number, .. } => Some(number),
+            WorkspaceState::Serving { number, .. } => Some(number),
             _ => None,
         }
     }
@@ -202,14 +202,14 @@ impl Observed {
 
     /// Whether control has nothing of ours, and nothing is under way to it.
     pub fn control_is_done(&self) -> bool {
-        self.control.state == Control::Unregistered && !self.control.attempts.in_flight
+        self.control.state == ControlState::Unregistered && !self.control.attempts.in_flight
     }
 
     /// Whether nothing is left and nothing is under way.
     pub fn is_empty(&self) -> bool {
         self.control_is_done()
-            && self.workspace.state == Workspace::Absent
-            && self.tunnel.state == Tunnel::Closed
+            && self.workspace.state == WorkspaceState::Absent
+            && self.tunnel.state == TunnelState::Closed
             && !self.workspace.attempts.in_flight
             && !self.tunnel.attempts.in_flight
     }
@@ -229,55 +229,55 @@ impl Observed {
     /// Something happened. `chance` is drawn by the caller, uniformly from `0..=u16::MAX`.
     pub fn apply(&mut self, event: Event, now: Instant, chance: u16) {
         match event {
-            Event::WorkspaceRemoved => self.workspace.done(Workspace::Absent),
+            Event::WorkspaceRemoved => self.workspace.done(WorkspaceState::Absent),
             Event::WorkspaceStarted => {
                 self.newest = WorkspaceNumber(self.newest.0.saturating_add(1));
                 self.serve(self.newest, now);
             }
             Event::ContainerRestarted => match self.workspace.state {
-                Workspace::Stopped { number } | Workspace::Serving { number, .. } => self.serve(number, now),
-                Workspace::Unswept | Workspace::Absent => self.workspace.done(Workspace::Unswept),
+                WorkspaceState::Stopped { number } | WorkspaceState::Serving { number, .. } => self.serve(number, now),
+                WorkspaceState::Unswept | WorkspaceState::Absent => self.workspace.done(WorkspaceState::Unswept),
             },
             Event::ContainerChecked { running } => self.checked(running, now, chance),
-            Event::TunnelOpened { url } => self.tunnel.done(Tunnel::Open { url, since: now }),
-            Event::TunnelClosed => self.tunnel.done(Tunnel::Closed),
+            Event::TunnelOpened { url } => self.tunnel.done(TunnelState::Open { url, since: now }),
+            Event::TunnelClosed => self.tunnel.done(TunnelState::Closed),
             Event::TunnelLost => {
-                if let Tunnel::Open { since, .. } = self.tunnel.state {
+                if let TunnelState::Open { since, .. } = self.tunnel.state {
                     self.tunnel.fell(since, now, chance);
-                    self.tunnel.state = Tunnel::Closed;
+                    self.tunnel.state = TunnelState::Closed;
                 }
             }
             Event::Heard(told) => {
-                self.control.done(Control::Registered { told, heard_at: now });
+                self.control.done(ControlState::Registered { told, heard_at: now });
                 self.control.attempts.backoff.succeeded();
             }
             Event::HeartbeatAnswered { recycle } => self.answered(recycle, now),
             Event::Unknown => {
                 self.retire_what_control_knew();
-                self.control.done(Control::Unregistered);
+                self.control.done(ControlState::Unregistered);
             }
             Event::IdentityRefused => {
                 self.stale = self.newest;
-                self.control.done(Control::Unregistered);
+                self.control.done(ControlState::Unregistered);
                 self.control.attempts.backoff.failed(now, chance);
             }
-            Event::Deregistered => self.control.done(Control::Unregistered),
+            Event::Deregistered => self.control.done(ControlState::Unregistered),
             Event::Failed { action, pause } => self.failed(&action, pause, now, chance),
         }
     }
 
     fn serve(&mut self, number: WorkspaceNumber, now: Instant) {
-        self.workspace.done(Workspace::Serving { number, since: now, checked_at: now });
+        self.workspace.done(WorkspaceState::Serving { number, since: now, checked_at: now });
     }
 
     fn checked(&mut self, running: bool, now: Instant, chance: u16) {
         self.workspace.attempts.in_flight = false;
-        if let Workspace::Serving { number, since, checked_at } = &mut self.workspace.state {
+        if let WorkspaceState::Serving { number, since, checked_at } = &mut self.workspace.state {
             if running {
                 *checked_at = now;
             } else {
                 let (number, since) = (*number, *since);
-                self.workspace.state = Workspace::Stopped { number };
+                self.workspace.state = WorkspaceState::Stopped { number };
                 self.workspace.fell(since, now, chance);
             }
         }
@@ -289,21 +289,21 @@ impl Observed {
         }
         self.control.attempts.in_flight = false;
         self.control.attempts.backoff.succeeded();
-        if let Control::Registered { heard_at, .. } = &mut self.control.state {
+        if let ControlState::Registered { heard_at, .. } = &mut self.control.state {
             *heard_at = now;
         }
     }
 
     /// The renter of the workspace that control was told of is gone. One that is newer stays: it is the answer.
     fn retire_what_control_knew(&mut self) {
-        if let Control::Registered { told, .. } = &self.control.state {
+        if let ControlState::Registered { told, .. } = &self.control.state {
             self.stale = self.stale.max(told.workspace);
         }
     }
 
     fn failed(&mut self, action: &Action, pause: Duration, now: Instant, chance: u16) {
         if *action == Action::StartWorkspace {
-            self.workspace.state = Workspace::Unswept;
+            self.workspace.state = WorkspaceState::Unswept;
         }
         let attempts = self.attempts_of(action);
         attempts.in_flight = false;

@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::observed::{Control, Observed, Told, Tunnel, Workspace};
+use crate::observed::{ControlState, Observed, Told, TunnelState, WorkspaceState};
 
 /// How often the container is looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(3);
@@ -72,15 +72,17 @@ pub fn reconcile(desired: &Desired, seen: &Observed, now: Instant) -> Vec<Action
 
 fn workspace_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Action> {
     match (desired.goal, &seen.workspace.state) {
-        (Goal::Down, Workspace::Absent) => None,
+        (Goal::Down, WorkspaceState::Absent) => None,
         (Goal::Down, _) => seen.control_is_done().then_some(Action::RemoveWorkspace),
-        (Goal::Up, Workspace::Unswept) => Some(Action::RemoveWorkspace),
-        (Goal::Up, Workspace::Absent) => Some(Action::StartWorkspace),
-        (Goal::Up, Workspace::Serving { number, .. } | Workspace::Stopped { number }) if seen.is_stale(*number) => {
+        (Goal::Up, WorkspaceState::Unswept) => Some(Action::RemoveWorkspace),
+        (Goal::Up, WorkspaceState::Absent) => Some(Action::StartWorkspace),
+        (Goal::Up, WorkspaceState::Serving { number, .. } | WorkspaceState::Stopped { number })
+            if seen.is_stale(*number) =>
+        {
             Some(Action::RemoveWorkspace)
         }
-        (Goal::Up, Workspace::Stopped { .. }) => Some(Action::RestartContainer),
-        (Goal::Up, Workspace::Serving { checked_at, .. }) => {
+        (Goal::Up, WorkspaceState::Stopped { .. }) => Some(Action::RestartContainer),
+        (Goal::Up, WorkspaceState::Serving { checked_at, .. }) => {
             (now >= *checked_at + CHECK_EVERY).then_some(Action::CheckContainer)
         }
     }
@@ -90,21 +92,21 @@ fn workspace_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<
 /// reason to use one up.
 fn tunnel_action(desired: &Desired, seen: &Observed) -> Option<Action> {
     match (desired.goal, &seen.tunnel.state) {
-        (Goal::Up, Tunnel::Closed) => seen.serving().map(|_| Action::OpenTunnel),
-        (Goal::Down, Tunnel::Open { .. }) => seen.control_is_done().then_some(Action::CloseTunnel),
-        (Goal::Up, Tunnel::Open { .. }) | (Goal::Down, Tunnel::Closed) => None,
+        (Goal::Up, TunnelState::Closed) => seen.serving().map(|_| Action::OpenTunnel),
+        (Goal::Down, TunnelState::Open { .. }) => seen.control_is_done().then_some(Action::CloseTunnel),
+        (Goal::Up, TunnelState::Open { .. }) | (Goal::Down, TunnelState::Closed) => None,
     }
 }
 
 fn control_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Action> {
     match (desired.goal, &seen.control.state) {
-        (Goal::Down, Control::Registered { .. }) => Some(Action::Deregister),
-        (Goal::Down, Control::Unregistered) => None,
-        (Goal::Up, Control::Unregistered) => to_tell(seen).map(Action::Register),
-        (Goal::Up, Control::Registered { heard_at, .. }) if now >= *heard_at + desired.heartbeat_every => {
+        (Goal::Down, ControlState::Registered { .. }) => Some(Action::Deregister),
+        (Goal::Down, ControlState::Unregistered) => None,
+        (Goal::Up, ControlState::Unregistered) => to_tell(seen).map(Action::Register),
+        (Goal::Up, ControlState::Registered { heard_at, .. }) if now >= *heard_at + desired.heartbeat_every => {
             Some(Action::Heartbeat)
         }
-        (Goal::Up, Control::Registered { told, .. }) => {
+        (Goal::Up, ControlState::Registered { told, .. }) => {
             to_tell(seen).filter(|current| current != told).map(Action::Announce)
         }
     }
@@ -114,8 +116,8 @@ fn control_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Ac
 fn to_tell(seen: &Observed) -> Option<Told> {
     let workspace = seen.serving().filter(|number| !seen.is_stale(*number))?;
     match &seen.tunnel.state {
-        Tunnel::Open { url, .. } => Some(Told { url: url.clone(), workspace }),
-        Tunnel::Closed => None,
+        TunnelState::Open { url, .. } => Some(Told { url: url.clone(), workspace }),
+        TunnelState::Closed => None,
     }
 }
 

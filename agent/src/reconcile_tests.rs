@@ -276,7 +276,7 @@ proptest! {
                 let action = in_flight.swap_remove(usize::from(pick) % in_flight.len());
                 let event = outcome(&action, luck, serial);
                 if matches!(event, Event::Unknown | Event::HeartbeatAnswered { recycle: true })
-                    && let Control::Registered { told, .. } = &agent.seen.control.state
+                    && let ControlState::Registered { told, .. } = &agent.seen.control.state
                 {
                     used = used.max(told.workspace);
                 }
@@ -285,7 +285,7 @@ proptest! {
         }
 
         settle(&mut agent, &mut in_flight, |agent| {
-            matches!(agent.seen.control.state, Control::Registered { .. }) && agent.seen.serving().is_some()
+            matches!(agent.seen.control.state, ControlState::Registered { .. }) && agent.seen.serving().is_some()
         })?;
         agent.desired.goal = Goal::Down;
         agent.seen.end_pauses();

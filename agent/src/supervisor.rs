@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError};
 use crate::gate::Gate;
 use crate::hands::{Hands, Outcome, chain};
 use crate::jupyter::local_client;
-use crate::observed::{Event, Observed, Workspace};
+use crate::observed::{Event, Observed, WorkspaceState};
 use crate::random::{self, NoRandomness};
 use crate::reconcile::{Action, Desired, Goal, reconcile};
 use crate::state::{StateError, StateFile};
@@ -58,7 +58,7 @@ pub async fn run(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
         hands = prepare(settings, launcher, stop.clone()) => hands?,
         () = stop.cancelled() => return Ok(()),
     };
-    tracing::info!(gate = %hands.gate_address(), "the gate listens");
+    tracing::info!(gate = %hands.gate.address(), "the gate listens");
     Supervisor::new(hands).run().await
 }
 
@@ -159,7 +159,8 @@ impl Supervisor {
     }
 
     fn announce(&self, action: &Action) {
-        let replaces = matches!(self.seen.workspace.state, Workspace::Serving { .. } | Workspace::Stopped { .. });
+        let replaces =
+            matches!(self.seen.workspace.state, WorkspaceState::Serving { .. } | WorkspaceState::Stopped { .. });
         match action {
             Action::RemoveWorkspace if replaces && self.desired.goal == Goal::Up => say(Line::Recycling),
             Action::RestartContainer => say(Line::ContainerStopped),
