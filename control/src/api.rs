@@ -22,6 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post, put};
+use tokio::sync::Semaphore;
 
 use crate::control::Control;
 pub(crate) use live::LiveList;
@@ -34,6 +35,7 @@ use throttle::{Throttle, Throttles};
 pub(crate) struct Api {
     control: Control,
     live: Arc<LiveList>,
+    large_bodies: Arc<Semaphore>,
 }
 
 impl Api {
@@ -96,5 +98,5 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
     router
         .layer(from_fn(answer::add_headers))
         .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
-        .with_state(Api { control, live })
+        .with_state(Api { control, live, large_bodies: Arc::new(Semaphore::new(request::LARGE_BODIES)) })
 }

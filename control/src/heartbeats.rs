@@ -29,6 +29,11 @@ impl Heartbeats {
         heard.latest = heard.latest.max(now);
     }
 
+    /// Whether it was heard of since the last write.
+    pub(crate) fn is_noted(&self, session: SessionId) -> bool {
+        self.heard().sessions.contains(&session)
+    }
+
     /// Writes what was noted, all with the time of the latest one; what cannot be written is kept for the next time.
     pub(crate) async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         let (sessions, latest) = {

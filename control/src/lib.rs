@@ -12,6 +12,7 @@
 //! | [`clock`] | the time of day |
 //! | `api`, `server` | HTTP: routes, limits, headers, the one table of problems |
 //! | `registration`, `rental` | what providers and renters ask, behind the handlers |
+//! | `occupancy` | how many connections and streams may be open |
 //! | `sweeper`, `heartbeats` | who has gone silent |
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
@@ -26,6 +27,7 @@ mod heartbeats;
 pub mod limit;
 mod metered_store;
 mod metrics;
+mod occupancy;
 mod random;
 mod registration;
 mod rental;

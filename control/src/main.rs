@@ -35,7 +35,6 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
             #[expect(clippy::print_stderr, reason = "the log may not have been set up yet")]
             {
                 eprintln!("runit-control: {error:#}");

@@ -9,7 +9,7 @@ use runit_core::store::Registration;
 use runit_core::upstream::UpstreamUrl;
 use runit_core::{AccessToken, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 use crate::api::problem::Problem;
@@ -28,8 +28,8 @@ pub(crate) struct NewSession {
     provider_id: String,
     public_url: String,
     token: String,
-    hardware: Option<Value>,
-    pricing: Option<Value>,
+    hardware: Option<Box<RawValue>>,
+    pricing: Option<Box<RawValue>>,
     session_id: Option<String>,
     base_path: Option<String>,
 }
@@ -166,13 +166,15 @@ impl Control {
     }
 }
 
-fn description(field: &str, value: Option<Value>) -> Result<Option<String>, Problem> {
+/// The text as it was sent: a tree of values would take many times the memory of a hostile one.
+fn description(field: &str, value: Option<Box<RawValue>>) -> Result<Option<String>, Problem> {
     let Some(value) = value else { return Ok(None) };
-    let text = value.to_string();
+    let text = value.get();
     if text.len() > DESCRIPTION_BYTES {
         return Err(invalid(&format!("{field}: must be at most {DESCRIPTION_BYTES} bytes of JSON")));
     }
-    Ok(Some(text))
+    // In one line, since a line break would end the data of a server-sent event.
+    Ok(Some(text.replace(['\r', '\n'], " ")))
 }
 
 fn invalid(detail: &str) -> Problem {

@@ -5,8 +5,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,14 +15,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runit_core::RenterAddress;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Service;
 
 use crate::api::Peer;
+use crate::occupancy::{Occupancy, Place};
 
-/// Connections at one moment; more wait to be accepted.
+/// Connections at one moment, and of one network; more are closed at once.
 const CONNECTIONS: usize = 8_192;
+const CONNECTIONS_PER_NETWORK: usize = 1_024;
 /// For a request's whole head, and for the next request on a kept connection; longer than two heartbeats are apart.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Longest head.
@@ -36,21 +36,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` turns true.
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Occupancy::new(CONNECTIONS, CONNECTIONS_PER_NETWORK);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|&stopped| stopped) => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
-                let connection = converse(stream, peer, router.clone(), stop.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+            Ok((stream, peer)) => {
+                let peer = Peer(RenterAddress::new(peer.ip()));
+                if let Some(place) = places.enter(peer.0.network()) {
+                    connections.spawn(converse(stream, peer, place, router.clone(), stop.clone()));
+                }
             }
+            // Gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -63,18 +64,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, peer, slot))
-}
-
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    let peer = Peer(RenterAddress::new(peer.ip()));
+async fn converse(stream: TcpStream, peer: Peer, place: Place, router: Router, mut stop: watch::Receiver<bool>) {
+    // Answers are small; a connection that does not take the option works all the same.
+    let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let mut router = router.clone();
@@ -88,8 +80,9 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, mut stop:
     tokio::pin!(connection);
     // How a connection ends is its client's affair.
     tokio::select! {
-        _ = connection.as_mut() => return,
+        _ = connection.as_mut() => return drop(place),
         _ = stop.wait_for(|&stopped| stopped) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+    drop(place);
 }

@@ -69,6 +69,9 @@ impl Control {
             return false;
         }
         let is_silence = matches!(change, Change::ProviderSilent(_));
+        if is_silence && self.heartbeats.is_noted(id) {
+            return false;
+        }
         match self.sessions.change(id, change).await {
             Ok(session) => {
                 let now = self.sessions.clock.now();

@@ -1,7 +1,8 @@
 //! The audit trail: every security event goes to the log, the metrics, and the store.
 //!
-//! Whoever can cause events at will (a guessed token, a request over the limit) must not fill the disk with them: per
-//! network and kind [`EVENTS_PER_WINDOW`] a minute are kept, the rest are counted in the metrics only.
+//! Whoever is refused can cause that event again at will (a guessed token, a request over the limit) and must not fill
+//! the disk with it: of refusals [`REFUSALS_PER_WINDOW`] a minute are kept for each network and kind, the rest are
+//! counted in the metrics only. What has changed a session is always kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::limit::{Limit, SlidingLog};
 use crate::metrics::Metrics;
 
-const EVENTS_PER_WINDOW: u32 = 30;
+const REFUSALS_PER_WINDOW: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Where events go.
@@ -26,7 +27,7 @@ pub(crate) struct Trail {
 
 impl Trail {
     pub(crate) fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        let limit = Limit { requests: EVENTS_PER_WINDOW, window: WINDOW };
+        let limit = Limit { requests: REFUSALS_PER_WINDOW, window: WINDOW };
         Self { store, metrics, kept: Mutex::new(SlidingLog::new(limit)) }
     }
 
@@ -45,8 +46,25 @@ impl Trail {
     fn keeps(&self, event: &SecurityEvent) -> bool {
         self.metrics.event(event.kind);
         let key = (event.kind, event.address.map(RenterAddress::network));
-        // Events that nobody from outside can cause (the sweeper's) have no address, and are never left out.
-        key.1.is_none() || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
+        !is_refusal(event.kind)
+            || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
+    }
+}
+
+const fn is_refusal(kind: EventKind) -> bool {
+    match kind {
+        EventKind::InvalidProviderRegistration
+        | EventKind::SuspiciousProviderUrl
+        | EventKind::SessionAlreadyLocked
+        | EventKind::InvalidAccessAttempt
+        | EventKind::SessionHijackAttempt
+        | EventKind::RateLimited => true,
+        EventKind::NewProviderRegistered
+        | EventKind::SessionLocked
+        | EventKind::SessionReleased
+        | EventKind::SessionAutoUnlocked
+        | EventKind::SessionRemoved
+        | EventKind::BandwidthExceeded => false,
     }
 }
 

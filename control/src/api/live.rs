@@ -1,8 +1,7 @@
 //! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -10,13 +9,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, StreamExt};
-use runit_core::NetworkKey;
 use tokio::sync::watch;
 
 use super::Api;
 use super::problem::Problem;
 use super::request::Peer;
 use crate::control::Control;
+use crate::occupancy::Occupancy;
 
 /// Changes that come this close after each other make one event.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -30,14 +29,14 @@ const STREAMS: usize = 2_000;
 /// The list as JSON text, and who watches it.
 pub(crate) struct LiveList {
     json: watch::Sender<Arc<str>>,
-    open: Mutex<HashMap<NetworkKey, usize>>,
+    open: Arc<Occupancy>,
     stop: watch::Receiver<bool>,
 }
 
 impl LiveList {
     pub(crate) fn new(control: &Control, stop: watch::Receiver<bool>) -> Arc<Self> {
         let json = watch::Sender::new(rendered(control));
-        Arc::new(Self { json, open: Mutex::default(), stop })
+        Arc::new(Self { json, open: Occupancy::new(STREAMS, STREAMS_PER_NETWORK), stop })
     }
 
     /// Keeps the list as the directory is; ends when the control plane stops.
@@ -60,50 +59,17 @@ impl LiveList {
             _ = stop.wait_for(|&stopped| stopped) => {}
         }
     }
-
-    fn enter(self: &Arc<Self>, network: NetworkKey) -> Result<Watcher, Problem> {
-        let mut open = self.open();
-        let total: usize = open.values().sum();
-        let mine = open.entry(network).or_insert(0);
-        if *mine >= STREAMS_PER_NETWORK || total >= STREAMS {
-            return Err(Problem::TooManyStreams);
-        }
-        *mine += 1;
-        Ok(Watcher { list: Arc::clone(self), network })
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<NetworkKey, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One open stream; dropping it makes room for another.
-struct Watcher {
-    list: Arc<LiveList>,
-    network: NetworkKey,
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        let mut open = self.list.open();
-        if let Some(mine) = open.get_mut(&self.network) {
-            *mine -= 1;
-            if *mine == 0 {
-                open.remove(&self.network);
-            }
-        }
-    }
 }
 
 pub(super) async fn events(State(api): State<Api>, Peer(from): Peer) -> Result<impl IntoResponse, Problem> {
-    let watcher = api.live.enter(from.network())?;
+    let place = api.live.open.enter(from.network()).ok_or(Problem::TooManyStreams)?;
     let mut json = api.live.json.subscribe();
     json.mark_changed(); // the list as it is now comes first
     let mut stop = api.live.stop.clone();
-    let lists = stream::unfold((json, watcher), |(mut json, watcher)| async move {
+    let lists = stream::unfold((json, place), |(mut json, place)| async move {
         json.changed().await.ok()?;
         let list = Arc::clone(&json.borrow_and_update());
-        Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, watcher)))
+        Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, place)))
     });
     let lists = lists.take_until(async move { stop.wait_for(|&stopped| stopped).await.map(drop) });
     let events = Sse::new(lists).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));

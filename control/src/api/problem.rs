@@ -4,7 +4,7 @@
 //! changes its meaning.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use runit_core::Rejection;
 use runit_core::session::Refusal;
@@ -98,6 +98,9 @@ impl IntoResponse for Problem {
             body["detail"] = detail.into();
         }
         let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response.extensions_mut().insert(ProblemCode(code));
         response
     }

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use runit_core::{AccessToken, RenterAddress, Secret};
 use serde::de::DeserializeOwned;
 
@@ -15,6 +16,10 @@ use super::problem::Problem;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bodies of our clients are shorter than this; what a longer one has beyond it waits for one of [`LARGE_BODIES`].
+const SMALL_BODY_BYTES: usize = 16 * 1024;
+/// Longer bodies that are in memory at one moment: bounds what strangers can make us hold.
+pub(super) const LARGE_BODIES: usize = 16;
 
 /// A JSON body; a malformed one is refused with the name of the field.
 pub(super) struct Payload<T>(pub(super) T);
@@ -35,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Payload<T> {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         check_type(&parts.headers)?;
-        parse(&read(body, api.body_max_bytes()).await?).map(Self)
+        parse(&read(body, api).await?).map(Self)
     }
 }
 
@@ -44,7 +49,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalPayload<T> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body, api.body_max_bytes()).await?;
+        let bytes = read(body, api).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -90,14 +95,28 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json && is_plain { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
 }
 
-async fn read(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
-    match collected {
-        Err(_) => Err(Problem::TooSlow),
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge),
-        Ok(Err(_)) => Err(Problem::InvalidPayload("the body ended early".into())),
+async fn read(body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
+    tokio::time::timeout(BODY_TIMEOUT, collect(body, api)).await.map_err(|_| Problem::TooSlow)?
+}
+
+async fn collect(mut body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
+    let most = api.body_max_bytes();
+    if body.size_hint().lower() > most as u64 {
+        return Err(Problem::TooLarge);
     }
+    let (mut bytes, mut permit) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::InvalidPayload("the body ended early".into()))?;
+        let Ok(chunk) = frame.into_data() else { continue }; // trailers
+        if bytes.len() + chunk.len() > most {
+            return Err(Problem::TooLarge);
+        }
+        if permit.is_none() && bytes.len() + chunk.len() > SMALL_BODY_BYTES {
+            permit = Some(api.large_bodies.acquire().await.map_err(|_| Problem::Unavailable)?);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

@@ -302,6 +302,12 @@ impl Answer {
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
 
+    /// An answer with this status, whatever its body is.
+    #[track_caller]
+    pub(crate) fn expect_status(&self, status: u16) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+    }
+
     /// An answer with this status, text and code.
     #[track_caller]
     pub(crate) fn expect_problem(&self, status: u16, error: &str, code: &str) {

@@ -119,3 +119,26 @@ async fn leases_stop_at_the_cap_and_at_unknown_sessions() {
     let standing = authority.standing(session.id.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((standing.used.forfeited, standing.remaining), (1_000, 0));
 }
+
+#[tokio::test]
+async fn where_addresses_are_only_observed_a_differing_one_passes_and_is_recorded() {
+    let app = TestApp::with(|settings| settings.lock.mode = runit_config::LockMode::Observe).await;
+    let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
+    app.claim(&session.token, 3, None).await.expect("admitted");
+    let kinds = ["SESSION_LOCKED", "SESSION_HIJACK_ATTEMPT"];
+    assert_eq!(app.events(&kinds).await, kinds);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_recorded_up_to_a_bound_and_counted_beyond() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    for _ in 0..40 {
+        app.claim("67e55044-10b1-426f-9247-bb680e5fe0c8", 9, None).await.unwrap_err();
+    }
+    assert_eq!(app.events(&["INVALID_ACCESS_ATTEMPT"]).await.len(), 30);
+    let text = prometheus::TextEncoder::new().encode_to_string(&app.control.gather()).unwrap();
+    assert!(text.contains("runit_security_events_total{kind=\"INVALID_ACCESS_ATTEMPT\"} 40"), "{text}");
+    app.claim(&session.token, 9, None).await.expect("a bound on records, not on renters");
+}

@@ -104,10 +104,3 @@ async fn forwarding_headers_do_not_make_somebody_else() {
         assert_eq!(answer.status, if n < 2 { 200 } else { 429 });
     }
 }
-
-impl crate::app::Answer {
-    #[track_caller]
-    pub(crate) fn expect_status(&self, status: u16) {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-    }
-}

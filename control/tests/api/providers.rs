@@ -133,7 +133,9 @@ async fn a_session_is_shown_to_its_provider_only() {
     let path = format!("/provider/session/{}", session.id);
     let shown = app.client(1).get_as(&path, &session.secret).await.expect(200);
     assert_eq!((shown["status"].as_str(), shown["cap"].as_u64()), (Some("READY"), Some(10_737_418_240)));
-    app.client(1).get(&path).await.expect_problem(401, "wrong provider secret", "wrong_provider_secret");
+    let unproven = app.client(1).get(&path).await;
+    unproven.expect_problem(401, "wrong provider secret", "wrong_provider_secret");
+    assert_eq!(unproven.header("www-authenticate"), "Bearer");
     app.client(1).get_as(&path, "guess").await.expect_problem(401, "wrong provider secret", "wrong_provider_secret");
     for unknown in [ID, "nonsense"] {
         let answer = app.client(1).get_as(&format!("/provider/session/{unknown}"), &session.secret).await;

@@ -8,7 +8,7 @@ use runit_core::{LeaseId, NodeId, SessionId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::{TestApp, bearer, offer_with};
+use crate::app::{TestApp, bearer, json_type, offer, offer_with};
 
 const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
@@ -211,4 +211,9 @@ async fn what_a_provider_says_is_handed_on_as_it_is_or_not_at_all() {
     client.post("/provider/session", offer_with(json!({ "hardware": null, "pricing": "free" }))).await.expect(200);
     let list = client.get("/renter/sessions").await.expect(200);
     assert_eq!((&list[0]["hardware"], &list[0]["pricing"]), (&Value::Null, &json!("free")));
+    app.step(Duration::from_secs(1));
+    let spread = offer().to_string().replace("{\"gpu\":", "{\r\n\n  \"gpu\"\n:");
+    client.send(Method::POST, "/provider/session", &[json_type()], Some(spread)).await.expect(200);
+    let mut stream = client.open("/renter/sessions/events").await;
+    assert_eq!(next_list(&mut stream).await[1]["hardware"], json!({ "gpu": "A100" }), "line breaks end no event");
 }
