@@ -1,6 +1,7 @@
 //! Pingora's view of the gateway: a server app that puts the guard around each connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
@@ -19,6 +20,8 @@ pub struct GatewayApp {
     pub(crate) proxy: Arc<HttpProxy<Proxy>>,
     pub(crate) head_limits: HeadLimits,
     pub(crate) metrics: Arc<Metrics>,
+    /// How long a WebSocket may be silent both ways.
+    pub(crate) websocket_idle: Duration,
 }
 
 #[async_trait]
@@ -29,8 +32,15 @@ impl ServerApp for GatewayApp {
         let digest = Arc::new(digest_with(&connection).ok()?);
         let guard = Guard::new(stream, Arc::clone(&connection), digest, self.head_limits);
         self.metrics.connections.inc();
-        // The proxy answers requests on this stream until it ends; nothing of it comes back.
+        // The proxy answers requests on this stream until it ends, or until one of them is upgraded.
         ServerApp::process_new(&self.proxy, Box::new(guard), shutdown).await;
+        if let Some((tunnel, renter)) = connection.take_tunnel() {
+            self.metrics.websockets.inc();
+            if let Err(error) = tunnel.run(renter, &connection, self.websocket_idle).await {
+                tracing::debug!(kind = %error.kind(), "tunnel ended");
+            }
+            self.metrics.websockets.dec();
+        }
         self.metrics.connections.dec();
         if let Some(cut) = connection.cut_reason() {
             self.metrics.cuts.with_label_values(&[cut.label()]).inc();

@@ -5,12 +5,14 @@
 //! after a write is what makes it seen.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::task::AtomicWaker;
 use runit_core::RenterAddress;
 
+use crate::guard::Guard;
 use crate::live::LiveSession;
+use crate::tunnel::Tunnel;
 
 /// Why a connection was ended by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,6 @@ impl Cut {
 }
 
 /// One renter's connection.
-#[derive(Debug)]
 pub(crate) struct Connection {
     address: RenterAddress,
     /// The one session that it serves, once it serves one.
@@ -49,6 +50,18 @@ pub(crate) struct Connection {
     starved: AtomicBool,
     cut: AtomicU8,
     waker: AtomicWaker,
+    /// All that was charged on it, in both directions.
+    charged: AtomicU64,
+    /// Set while an agreed upgrade waits for the guard to let go of the socket.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
+    handing_over: AtomicBool,
+    handed_over: Mutex<Option<Guard>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -63,6 +76,10 @@ impl Connection {
             starved: AtomicBool::new(false),
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            charged: AtomicU64::new(0),
+            tunnel: Mutex::new(None),
+            handing_over: AtomicBool::new(false),
+            handed_over: Mutex::new(None),
         }
     }
 
@@ -126,6 +143,40 @@ impl Connection {
         if self.answering.load(Ordering::Relaxed) { None } else { self.session() }
     }
 
+    /// The guard charged bytes that passed.
+    pub(crate) fn add_charged(&self, bytes: usize) {
+        self.charged.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// All that was charged on this connection.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    /// An upgrade was agreed: when Pingora lets go of its stream, the socket is the tunnel's.
+    pub(crate) fn hand_over_to(&self, tunnel: Box<Tunnel>) {
+        *locked(&self.tunnel) = Some(tunnel);
+        self.handing_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the socket is to outlive Pingora's stream.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
+    }
+
+    /// Pingora has dropped its stream.
+    pub(crate) fn hand_over(&self, guard: Guard) {
+        *locked(&self.handed_over) = Some(guard);
+        self.handing_over.store(false, Ordering::Relaxed);
+    }
+
+    /// The tunnel and its socket, if an upgrade was agreed and Pingora is done.
+    pub(crate) fn take_tunnel(&self) -> Option<(Box<Tunnel>, Guard)> {
+        let guard = locked(&self.handed_over).take()?;
+        let tunnel = locked(&self.tunnel).take()?;
+        Some((tunnel, guard))
+    }
+
     /// Ends the connection as soon as its task runs, for the first reason given.
     pub(crate) fn cut(&self, reason: Cut) {
         let _ = self.cut.compare_exchange(0, reason as u8, Ordering::SeqCst, Ordering::SeqCst);
@@ -163,4 +214,9 @@ impl Connection {
             self.wake();
         }
     }
+}
+
+/// Both slots hold whole values, so a panic elsewhere has not harmed them.
+fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! The sessions that this node knows, kept up to date by the authority. Looking one up takes no lock.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) struct Directory {
     /// Held while a change is applied, so that two changes to a session do not cross.
     changing: Mutex<()>,
     changed: Notify,
+    loaded: AtomicBool,
     refills: mpsc::UnboundedSender<Arc<LiveSession>>,
 }
 
@@ -35,6 +37,7 @@ impl Directory {
             sessions_by_lock: papaya::HashMap::new(),
             changing: Mutex::new(()),
             changed: Notify::new(),
+            loaded: AtomicBool::new(false),
             refills,
         }
     }
@@ -44,6 +47,25 @@ impl Directory {
         while let Some(change) = changes.next().await {
             self.apply(change);
         }
+    }
+
+    /// Whether the first snapshot has come; waits for it for a while. Without it, "unknown" would mean nothing.
+    pub(crate) async fn is_loaded(&self) -> bool {
+        if self.loaded.load(Ordering::Acquire) {
+            return true;
+        }
+        let loaded = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if self.loaded.load(Ordering::Acquire) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(LAG, loaded).await.is_ok()
     }
 
     /// A session by its id.
@@ -91,6 +113,8 @@ impl Directory {
                     self.sessions.pin().keys().filter(|id| !listed.contains(id)).copied().collect();
                 gone.into_iter().for_each(|id| self.remove(id));
                 views.into_iter().for_each(|view| self.upsert(view));
+                // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
+                self.loaded.store(true, Ordering::Release);
             }
             DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => self.remove(view.id),
             DirectoryChange::Upsert(view) => self.upsert(view),

@@ -56,6 +56,9 @@ impl Gateway {
     /// The answer to give instead.
     pub(crate) async fn admit(&self, head: &RequestHeader, connection: &Arc<Connection>) -> Result<Admitted, Answer> {
         request_policy::check(&head.method, head.version, &head.headers)?;
+        if !self.directory.is_loaded().await {
+            return Err(Refusal::AuthorityUnavailable.into());
+        }
         let (path, query) = split_target(head.raw_path());
         match target::read(path) {
             Ok(Target::Access(token)) if head.method == Method::GET => {
@@ -95,10 +98,9 @@ impl Gateway {
         connection: &Arc<Connection>,
     ) -> Result<Admitted, Answer> {
         let presented = presented(&head.headers, query, id);
-        let Some(session) = self.directory.session(id) else {
-            // The same as for a wrong token, so that nobody learns which sessions there are.
-            let nothing = presented.tokens.is_empty() && presented.cookie.is_none();
-            return Err(if nothing { Rejection::NoCredential } else { Rejection::InvalidToken }.into());
+        let session = match self.directory.session(id) {
+            Some(session) => session,
+            None => self.look_up(id, &presented, connection).await?,
         };
         if let Some(location) = opens_page_by_token(head, path, query) {
             if self.holds_cookie(&session.view(), &head.headers, connection) {
@@ -146,6 +148,20 @@ impl Gateway {
         Ok(decision?)
     }
 
+    /// A session that this node does not know (yet), by way of a token that opens it. Nobody learns from the answer which
+    /// sessions there are.
+    async fn look_up(
+        &self,
+        id: SessionId,
+        presented: &Presented,
+        connection: &Connection,
+    ) -> Result<Arc<LiveSession>, Answer> {
+        if presented.tokens.is_empty() && presented.cookie.is_none() {
+            return Err(Rejection::NoCredential.into());
+        }
+        self.claim_any(id, presented, connection).await
+    }
+
     /// A program's first use: takes the lock with the first of its tokens that does.
     async fn take_lock(
         &self,
@@ -153,16 +169,24 @@ impl Gateway {
         presented: &Presented,
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, Permit), Answer> {
+        let view = self.claim_any(session.id(), presented, connection).await?.view();
+        match authorize(&view, presented, connection.address(), self.lock_mode)? {
+            Decision::Pass(permit) => Ok((view, permit)),
+            Decision::AskAuthority => Err(Rejection::InvalidToken.into()),
+        }
+    }
+
+    async fn claim_any(
+        &self,
+        id: SessionId,
+        presented: &Presented,
+        connection: &Connection,
+    ) -> Result<Arc<LiveSession>, Answer> {
         let mut refused = Rejection::InvalidToken;
         for &token in &presented.tokens {
             match self.claim(token, None, connection).await {
-                Ok(view) if view.id == session.id() => {
-                    let learnt = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
-                    let view = learnt.view();
-                    return match authorize(&view, presented, connection.address(), self.lock_mode) {
-                        Ok(Decision::Pass(permit)) => Ok((view, permit)),
-                        Ok(Decision::AskAuthority) | Err(_) => Err(Rejection::InvalidToken.into()),
-                    };
+                Ok(view) if view.id == id => {
+                    return Ok(self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?);
                 }
                 Ok(_) => {} // another session's token: its lock is taken, this one stays closed
                 Err(ClaimError::Rejected(rejection)) => refused = rejection,

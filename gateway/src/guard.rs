@@ -25,7 +25,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use runit_core::budget::Direction;
+use runit_core::budget::{Direction, Reservation};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -62,6 +62,7 @@ pub(crate) struct Guard {
     deadline: Pin<Box<Sleep>>,
     /// What was read past the end of a head and not delivered yet.
     ahead: Bytes,
+    lingers: bool,
 }
 
 impl Guard {
@@ -74,7 +75,18 @@ impl Guard {
     ) -> Self {
         let deadline = Box::pin(sleep(limits.first_byte));
         let scanner = HeadScanner::default();
-        Self { inner: Some(inner), connection, digest, limits, scanner, deadline, ahead: Bytes::new() }
+        Self { inner: Some(inner), connection, digest, limits, scanner, deadline, ahead: Bytes::new(), lingers: false }
+    }
+
+    /// Lets the renter read to the end when this is dropped, also when nothing was cut.
+    pub(crate) fn linger_when_dropped(&mut self) {
+        self.lingers = true;
+    }
+
+    /// Settles a poll, here and in the session.
+    fn spend(&self, session: &LiveSession, reservation: Reservation<'_>, direction: Direction, used: usize) {
+        self.connection.add_charged(used);
+        session.spend(reservation, direction, used);
     }
 
     fn inner(&mut self) -> Pin<&mut Stream> {
@@ -156,7 +168,7 @@ impl Guard {
         }
         if !self.ahead.is_empty() {
             self.deliver_ahead(buf, granted);
-            session.spend(reservation, Direction::In, granted);
+            self.spend(session, reservation, Direction::In, granted);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -169,7 +181,7 @@ impl Guard {
             buf.advance(read);
             result
         };
-        session.spend(reservation, Direction::In, buf.filled().len() - before);
+        self.spend(session, reservation, Direction::In, buf.filled().len() - before);
         result
     }
 }
@@ -212,7 +224,7 @@ impl AsyncWrite for Guard {
         }
         let result = this.inner().poll_write(cx, &data[..granted]);
         let written = if let Poll::Ready(Ok(written)) = result { written } else { 0 };
-        session.spend(reservation, Direction::Out, written);
+        this.spend(&session, reservation, Direction::Out, written);
         result
     }
 
@@ -221,13 +233,28 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.is_handing_over() {
+            return Poll::Ready(Ok(()));
+        }
         self.get_mut().inner().poll_shutdown(cx)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.connection.cut_reason().is_none() {
+        if self.connection.is_handing_over() {
+            let connection = Arc::clone(&self.connection);
+            let mut guard = Self::new(
+                self.inner.take().expect("once"),
+                Arc::clone(&connection),
+                Arc::clone(&self.digest),
+                self.limits,
+            );
+            guard.ahead = std::mem::take(&mut self.ahead);
+            connection.hand_over(guard);
+            return;
+        }
+        if !self.lingers && self.connection.cut_reason().is_none() {
             return;
         }
         if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current()) {
@@ -256,7 +283,7 @@ impl std::fmt::Debug for Guard {
 #[async_trait]
 impl Shutdown for Guard {
     async fn shutdown(&mut self) {
-        if let Some(inner) = &mut self.inner {
+        if let (Some(inner), false) = (&mut self.inner, self.connection.is_handing_over()) {
             Shutdown::shutdown(inner.as_mut()).await;
         }
     }

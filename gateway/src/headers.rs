@@ -1,6 +1,6 @@
 //! What is changed on the way to the provider and on the way back; everything else passes as it is.
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use runit_core::SessionView;
 
@@ -107,7 +107,7 @@ pub(crate) fn to_renter(
     if !acceptable {
         return Err(BadAnswer);
     }
-    let named: Vec<HeaderName> = named_by_connection(answer);
+    let named = named_by_connection(&answer.headers);
     for name in named {
         if name != header::UPGRADE || status != StatusCode::SWITCHING_PROTOCOLS {
             answer.remove_header(&name);
@@ -128,11 +128,10 @@ pub(crate) fn to_renter(
     Ok(())
 }
 
-/// Header names that the provider's `Connection` calls hop-by-hop (RFC 9110, section 7.6.1).
-fn named_by_connection(answer: &ResponseHeader) -> Vec<HeaderName> {
-    let protected = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONTENT_TYPE];
-    answer
-        .headers
+/// Header names that a `Connection` calls hop-by-hop (RFC 9110, section 7.6.1), those that frame the message apart.
+pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let protected = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONTENT_TYPE, header::HOST];
+    headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&c| c == b','))

@@ -29,6 +29,7 @@ mod peer;
 mod proxy;
 mod request_policy;
 mod target;
+mod tunnel;
 
 pub use admin::{Admin, Source};
 pub use app::GatewayApp;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::NodeSettings;
@@ -36,6 +37,7 @@ pub struct Node {
     timeouts: UpstreamTimeouts,
     keepalive: Duration,
     head_limits: HeadLimits,
+    websocket_idle: Duration,
 }
 
 impl Node {
@@ -82,7 +84,6 @@ impl Node {
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_millis(of.upstream_connect_timeout_ms),
                 read: Duration::from_millis(of.upstream_first_byte_timeout_ms),
-                websocket_read: Duration::from_secs(of.websocket_idle_seconds),
             },
             keepalive: Duration::from_secs(of.keepalive_seconds),
             head_limits: HeadLimits {
@@ -91,6 +92,7 @@ impl Node {
                 between: Duration::from_secs(of.keepalive_seconds),
                 whole: Duration::from_millis(of.head_timeout_ms),
             },
+            websocket_idle: Duration::from_secs(of.websocket_idle_seconds),
         })
     }
 
@@ -101,10 +103,20 @@ impl Node {
 
     /// The server app for Pingora.
     pub fn app(&self, conf: &Arc<ServerConf>) -> GatewayApp {
-        let proxy = Proxy { gateway: Arc::clone(&self.gateway), timeouts: self.timeouts, keepalive: self.keepalive };
+        let proxy = Proxy {
+            gateway: Arc::clone(&self.gateway),
+            timeouts: self.timeouts,
+            keepalive: self.keepalive,
+            connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
+        };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();
-        GatewayApp { proxy: Arc::new(proxy), head_limits: self.head_limits, metrics: Arc::clone(&self.metrics) }
+        GatewayApp {
+            proxy: Arc::new(proxy),
+            head_limits: self.head_limits,
+            metrics: Arc::clone(&self.metrics),
+            websocket_idle: self.websocket_idle,
+        }
     }
 
     /// Runs what runs beside the proxy: the directory, the leases, the events. When `stop` resolves, which must be after

@@ -20,8 +20,6 @@ pub(crate) struct UpstreamTimeouts {
     pub(crate) connect: Duration,
     /// Until the first byte of the answer, and between its bytes.
     pub(crate) read: Duration,
-    /// The same for a WebSocket, which may be silent for long.
-    pub(crate) websocket_read: Duration,
 }
 
 /// An idle connection to a provider is kept for so long.
@@ -31,11 +29,7 @@ const POOL_IDLE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// [`Refusal::UpstreamForbidden`] if the name resolves to nothing, or to an address that may not be dialled.
-pub(crate) async fn peer(
-    session: &SessionView,
-    upgrade: bool,
-    timeouts: UpstreamTimeouts,
-) -> Result<HttpPeer, Refusal> {
+pub(crate) async fn peer(session: &SessionView, timeouts: UpstreamTimeouts) -> Result<HttpPeer, Refusal> {
     let upstream = &session.upstream;
     let address = resolve(upstream, timeouts.connect).await?;
     let mut peer = HttpPeer::new(address, upstream.is_tls(), upstream.host().to_owned());
@@ -46,7 +40,7 @@ pub(crate) async fn peer(
     let mut options = PeerOptions::new();
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
-    options.read_timeout = Some(if upgrade { timeouts.websocket_read } else { timeouts.read });
+    options.read_timeout = Some(timeouts.read);
     options.write_timeout = Some(timeouts.read);
     options.idle_timeout = Some(POOL_IDLE);
     peer.options = options;

@@ -5,24 +5,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
+use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use runit_core::SessionView;
+
 use crate::answer::{Answer, Refusal};
 use crate::connection::Connection;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
 use crate::peer::{UpstreamTimeouts, peer};
-use crate::request_policy;
+use crate::tunnel::{Handshake, pass_on, shake_hands};
 
 /// The proxy's callbacks.
 pub(crate) struct Proxy {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) timeouts: UpstreamTimeouts,
     pub(crate) keepalive: Duration,
+    /// For handshakes of WebSockets, which are ours to do.
+    pub(crate) connector: TransportConnector,
 }
 
 /// What one request carries from phase to phase.
@@ -32,7 +37,6 @@ pub(crate) struct Context {
     /// Set where the gateway fails a request after admission, for the answer.
     failed: Option<Refusal>,
     status: Option<StatusCode>,
-    websocket: bool,
 }
 
 #[async_trait]
@@ -50,15 +54,16 @@ impl ProxyHttp for Proxy {
         }
         // Interim answers would be free of every limit but the cap: the renter's client does not need them.
         session.set_ignore_info_resp(true);
-        if request_policy::is_upgrade(&session.req_header().headers) {
-            session.set_read_timeout(Some(self.timeouts.websocket_read));
-        }
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let connection = connection(session)?;
         match self.gateway.admit(session.req_header(), &connection).await {
+            Ok(admitted) if admitted.upgrade => {
+                self.upgrade(session, &connection, &admitted.view).await?;
+                Ok(true)
+            }
             Ok(admitted) => {
                 ctx.admitted = Some(admitted);
                 Ok(false)
@@ -74,7 +79,7 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        match peer(&admitted.view, admitted.upgrade, self.timeouts).await {
+        match peer(&admitted.view, self.timeouts).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(refusal) => {
                 ctx.failed = Some(refusal);
@@ -104,13 +109,9 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        headers::to_renter(answer, &admitted.view, admitted.upgrade, self.gateway.secure)
+        headers::to_renter(answer, &admitted.view, false, self.gateway.secure)
             .map_err(|_| Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, None, None))?;
         ctx.status = Some(answer.status);
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS && !ctx.websocket {
-            ctx.websocket = true;
-            self.gateway.metrics.websockets.inc();
-        }
         Ok(())
     }
 
@@ -130,9 +131,6 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
         if let Some(status) = ctx.status {
             self.gateway.metrics.requests.with_label_values(&[class(status)]).inc();
-        }
-        if ctx.websocket {
-            self.gateway.metrics.websockets.dec();
         }
         if let Ok(connection) = connection(session) {
             connection.end_request();
@@ -160,6 +158,28 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
+    /// Does the handshake of a WebSocket. The tunnel itself begins when Pingora is done with the connection.
+    async fn upgrade(&self, session: &mut Session, connection: &Connection, view: &SessionView) -> Result<()> {
+        session.set_keepalive(None);
+        let peer = match peer(view, self.timeouts).await {
+            Ok(peer) => peer,
+            Err(refusal) => return self.answer(session, connection, refusal.into()).await,
+        };
+        let (request, within, secure) = (session.req_header(), self.timeouts.read, self.gateway.secure);
+        match shake_hands(&self.connector, &peer, request, view, within, secure).await {
+            Ok(Handshake::Accepted(tunnel)) => {
+                self.gateway.metrics.requests.with_label_values(&["1xx"]).inc();
+                connection.hand_over_to(tunnel);
+                Ok(())
+            }
+            Ok(Handshake::Declined(provider, answer)) => {
+                self.gateway.metrics.requests.with_label_values(&[class(answer.status)]).inc();
+                pass_on(*provider, answer, session).await
+            }
+            Err(error) => self.answer(session, connection, refusal_for(&error).into()).await,
+        }
+    }
+
     async fn answer(&self, session: &mut Session, connection: &Connection, answer: Answer) -> Result<()> {
         self.gateway.metrics.refusals.with_label_values(&[answer.label()]).inc();
         connection.answer_ourselves();

@@ -27,9 +27,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
         for program in house.running:
-            report.sections.append(
-                (f"log of {program.name}", program.output()[-house.LOG_TAIL_CHARS :])
-            )
+            report.sections.append((f"log of {program.name}", program.last_words()))
     return report
 
 

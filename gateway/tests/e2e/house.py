@@ -92,13 +92,21 @@ class Program:
     def output(self):
         return self.log.read_text(errors="replace")
 
+    def last_words(self):
+        lines = [
+            line
+            for line in self.output().splitlines()
+            if "heartbeat updated" not in line
+        ]
+        return "\n".join(lines)[-LOG_TAIL_CHARS:]
+
     def wait_until(self, what, probe, seconds):
         """`eventually`, but a program that ended is not waited for."""
 
         def alive_and_ready():
             if self.process.poll() is not None:
                 raise RuntimeError(
-                    f"{self.name} ended with {self.process.returncode}:\n{self.output()[-LOG_TAIL_CHARS:]}"
+                    f"{self.name} ended with {self.process.returncode}:\n{self.last_words()}"
                 )
             return probe()
 

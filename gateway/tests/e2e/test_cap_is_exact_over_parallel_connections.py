@@ -84,7 +84,7 @@ def test_a_session_over_its_cap_is_refused_and_told_when_to_come_back(node, prov
 
     refused = wire.Connection(*where)
     refused.head("GET", "/download", "Accept: application/json")
-    answer = refused.read_to_end()
+    answer = refused.answer_head()
 
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nretry-after: " in answer.lower()

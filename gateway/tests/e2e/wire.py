@@ -51,6 +51,11 @@ class Connection:
         ]
         return self.send("\r\n".join([*fixed, *lines, "", ""]).encode())
 
+    def answer_head(self):
+        """The head of the answer; the connection is closed afterwards."""
+        with self.socket, self.socket.makefile("rb") as stream:
+            return b"".join(iter(stream.readline, b"\r\n"))
+
     def read_to_end(self):
         """All that still comes. A reset is an end like any other: what arrived before it has arrived."""
         received = bytearray()

@@ -1,5 +1,6 @@
 //! A gateway on a free port with an authority in memory, a provider's server, and a raw client.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, missing_docs, reason = "a module of test files, not of a library")]
 
 pub mod authority;
 pub mod upstream;

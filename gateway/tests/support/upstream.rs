@@ -54,6 +54,7 @@ impl TestUpstream {
 
     /// `/s/<id>/<action>/<number>`
     async fn answer(&self, head: &str, buffer: &mut Vec<u8>, socket: &mut TcpStream) -> std::io::Result<()> {
+        let head_only = head.starts_with("HEAD ");
         let target = head.split(' ').nth(1).unwrap_or_default();
         let path = target.split('?').next().unwrap_or_default();
         let mut parts = path.split('/').skip(3);
@@ -61,9 +62,9 @@ impl TestUpstream {
         let number: usize = parts.next().and_then(|number| number.parse().ok()).unwrap_or(0);
         match action {
             "download" => {
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {number}\r\n\r\n");
-                socket.write_all(head.as_bytes()).await?;
-                send(socket, number).await
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {number}\r\n\r\n");
+                socket.write_all(answer.as_bytes()).await?;
+                if head_only { Ok(()) } else { send(socket, number).await }
             }
             "chunked" => {
                 socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;

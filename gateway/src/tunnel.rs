@@ -1,0 +1,249 @@
+//! WebSockets: the handshake towards the provider, and the tunnel after it.
+//!
+//! Pingora's own upgrade ends a tunnel when the provider's 101 is read before the request's (empty) body task was
+//! (cloudflare/pingora issue 946), which a fast provider makes likely. So a handshake is done here, before Pingora opens
+//! an upstream; when it succeeds, Pingora's part ends, the guard hands the socket over, and the bytes are pumped by
+//! [`Tunnel::run`]. They pass the guard as before. No frame is parsed and no message reassembled.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::FutureExt;
+use http::{HeaderName, StatusCode, Version, header};
+use pingora::connectors::TransportConnector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use runit_core::SessionView;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::connection::Connection;
+use crate::guard::Guard;
+use crate::headers;
+
+/// Interim answers (1xx other than 101) that a provider may send before its final one.
+const MAX_INTERIM: usize = 8;
+/// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
+const SCRATCH: usize = 32 * 1024;
+
+/// Hop-by-hop fields (RFC 9110, section 7.6.1); what the handshake needs of them is set anew.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+];
+
+/// A provider's answer to a handshake.
+pub(crate) enum Handshake {
+    /// It agrees: the tunnel can begin.
+    Accepted(Box<Tunnel>),
+    /// It answers with something else, which the renter gets.
+    Declined(Box<HttpSession>, Box<ResponseHeader>),
+}
+
+/// An agreed upgrade before its bytes flow.
+pub(crate) struct Tunnel {
+    /// The 101 for the renter, on the wire.
+    head: BytesMut,
+    provider: Stream,
+    /// What the provider sent right behind its 101.
+    ahead: Bytes,
+}
+
+/// Does the handshake with the provider.
+///
+/// # Errors
+/// Connection failures, time-outs and broken answers, in Pingora's terms.
+pub(crate) async fn shake_hands(
+    connector: &TransportConnector,
+    peer: &HttpPeer,
+    request: &RequestHeader,
+    session: &SessionView,
+    answer_within: Duration,
+    secure: bool,
+) -> Result<Handshake> {
+    let stream = connector.new_stream(peer).await?;
+    let mut provider = HttpSession::new(stream);
+    let request = handshake_request(request, session)?;
+    let exchange = async {
+        provider.write_request_header(Box::new(request)).await?;
+        for _ in 0..=MAX_INTERIM {
+            provider.read_response().await?;
+            let status = provider.get_status().unwrap_or_default();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(());
+            }
+        }
+        Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers"))
+    };
+    tokio::time::timeout(answer_within, exchange)
+        .await
+        .map_err(|_| Error::explain(ErrorType::ReadTimedout, "no answer to the handshake"))??;
+    let mut answer = provider.resp_header().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+    headers::to_renter(&mut answer, session, true, secure)
+        .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "broken answer to the handshake"))?;
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        HOP_BY_HOP.iter().for_each(|name| drop(answer.remove_header(name)));
+        return Ok(Handshake::Declined(Box::new(provider), Box::new(answer)));
+    }
+    answer.insert_header(header::CONNECTION, "Upgrade")?;
+    let mut head = BytesMut::from(&b"HTTP/1.1 101 Switching Protocols\r\n"[..]);
+    answer.header_to_h1_wire(&mut head);
+    head.extend_from_slice(b"\r\n");
+    // Ready at once if anything came with the 101 or since; otherwise the tunnel reads it from the stream.
+    let ahead = match provider.read_body_bytes().now_or_never() {
+        Some(bytes) => bytes?.unwrap_or_default(),
+        None => Bytes::new(),
+    };
+    Ok(Handshake::Accepted(Box::new(Tunnel { head, provider: provider.into_inner(), ahead })))
+}
+
+fn handshake_request(request: &RequestHeader, session: &SessionView) -> Result<RequestHeader> {
+    let mut request = request.clone();
+    request.set_version(Version::HTTP_11);
+    for name in headers::named_by_connection(&request.headers).iter().chain(&HOP_BY_HOP) {
+        request.remove_header(name);
+    }
+    headers::to_provider(&mut request, session)?;
+    request.insert_header(header::CONNECTION, "Upgrade")?;
+    request.insert_header(header::UPGRADE, "websocket")?;
+    Ok(request)
+}
+
+/// Gives the renter the answer of a provider that declined.
+///
+/// # Errors
+/// When either side breaks off.
+pub(crate) async fn pass_on(
+    mut provider: HttpSession,
+    answer: Box<ResponseHeader>,
+    session: &mut Session,
+) -> Result<()> {
+    session.write_response_header(answer, false).await?;
+    while let Some(chunk) = provider.read_body_bytes().await? {
+        session.write_response_body(Some(chunk), false).await?;
+    }
+    session.write_response_body(None, true).await
+}
+
+impl Tunnel {
+    /// Pumps bytes both ways until either side ends, the session is cut, or nothing moves for `idle`.
+    pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration) -> io::Result<()> {
+        let Self { head, mut provider, ahead } = self;
+        connection.begin_request();
+        renter.linger_when_dropped();
+        renter.write_all(&head).await?;
+        renter.write_all(&ahead).await?;
+        renter.flush().await?;
+        drop((head, ahead));
+        let (mut up, mut down) = (Pump::default(), Pump::default());
+        let pumping = std::future::poll_fn(|cx| {
+            // Either end is the end of the tunnel.
+            if let Poll::Ready(result) = up.poll(cx, &mut renter, &mut provider) {
+                return Poll::Ready(result);
+            }
+            down.poll(cx, &mut provider, &mut renter)
+        });
+        tokio::select! {
+            result = pumping => result,
+            () = silence(connection, idle) => Ok(()),
+        }
+    }
+}
+
+/// Resolves when a connection has moved nothing for at least `idle`, and at most half as much again.
+async fn silence(connection: &Connection, idle: Duration) {
+    let mut seen = (connection.charged_bytes(), tokio::time::Instant::now());
+    loop {
+        tokio::time::sleep(idle / 2).await;
+        let charged = connection.charged_bytes();
+        if charged != seen.0 {
+            seen = (charged, tokio::time::Instant::now());
+        } else if seen.1.elapsed() >= idle {
+            return;
+        }
+    }
+}
+
+/// One direction of a tunnel.
+#[derive(Default)]
+struct Pump {
+    /// Read, but not written yet.
+    waiting: BytesMut,
+    unflushed: bool,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+impl Pump {
+    /// Moves what can be moved. Ready when `from` has ended and all of it is flushed, or on an error.
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while !self.waiting.is_empty() {
+                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.waiting))?;
+                self.wrote(written)?;
+                self.waiting.advance(written);
+            }
+            self.waiting = BytesMut::new();
+            let moved = BUFFER.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                let read = Pin::new(&mut *from).poll_read(cx, &mut buffer)?;
+                Poll::Ready(match read {
+                    Poll::Pending => Ok(None),
+                    Poll::Ready(()) => self.write(cx, buffer.filled(), to).map(Some),
+                })
+            });
+            match ready!(moved)? {
+                Some(1..) => {}
+                Some(0) => return Pin::new(&mut *to).poll_flush(cx),
+                None => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Writes as much as is taken at once, and keeps the rest. Returns how much there was.
+    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &mut W) -> io::Result<usize> {
+        if !bytes.is_empty() {
+            let written = match Pin::new(to).poll_write(cx, bytes) {
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.wrote(written)?;
+                    written
+                }
+                Poll::Pending => 0,
+            };
+            self.waiting.extend_from_slice(&bytes[written..]);
+        }
+        Ok(bytes.len())
+    }
+
+    fn wrote(&mut self, written: usize) -> io::Result<()> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.unflushed = true;
+        Ok(())
+    }
+}
