@@ -215,5 +215,9 @@ async fn what_a_provider_says_is_handed_on_as_it_is_or_not_at_all() {
     let spread = offer().to_string().replace("{\"gpu\":", "{\r\n\n  \"gpu\"\n:");
     client.send(Method::POST, "/provider/session", &[json_type()], Some(spread)).await.expect(200);
     let mut stream = client.open("/renter/sessions/events").await;
-    assert_eq!(next_list(&mut stream).await[1]["hardware"], json!({ "gpu": "A100" }), "line breaks end no event");
+    let mut list = next_list(&mut stream).await;
+    if list.as_array().unwrap().len() < 2 {
+        list = next_list(&mut stream).await; // the first one may be 100 ms old
+    }
+    assert_eq!(list[1]["hardware"], json!({ "gpu": "A100" }), "line breaks end no event");
 }
