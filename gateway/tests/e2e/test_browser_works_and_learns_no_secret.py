@@ -89,13 +89,18 @@ def visit(chromium, node, agent, access):
     expect(
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     ).to_be_visible(timeout=PAGE_MS)
-    cell = page.locator(".jp-Notebook .jp-CodeCell").first
-    cell.locator(".cm-content").click()
-    page.keyboard.type("print(6*7)")
-    page.keyboard.press("Shift+Enter")
-    expect(cell.locator(".jp-OutputArea")).to_contain_text("42", timeout=PAGE_MS)
+    run_in_cell(page, 0, "print(6*7)", says="42")
     yield visit
     visit.context.close()
+
+
+def run_in_cell(page, number, code, says):
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+    editor = cell.locator(".cm-content")
+    editor.fill(code)
+    expect(editor).to_contain_text(code.strip().splitlines()[-1])
+    editor.press("Shift+Enter")
+    expect(cell.locator(".jp-OutputArea")).to_contain_text(says, timeout=PAGE_MS)
 
 
 def test_jupyterlab_renders_and_a_cell_runs(visit):
@@ -216,13 +221,8 @@ def test_no_secret_found_in_the_notebook_opens_the_tunnels_own_address(
 
 def collected_in_the_notebook(visit, base):
     """Runs the collector in the renter's own notebook and fetches what it wrote."""
-    page = visit.page
-    page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content").click()
-    page.keyboard.insert_text(COLLECT_SECRETS)
-    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(1)
-    page.keyboard.press("Shift+Enter")
-    expect(cell.locator(".jp-OutputArea")).to_contain_text("collected", timeout=PAGE_MS)
-    return page.evaluate(
+    run_in_cell(visit.page, 1, COLLECT_SECRETS, says="collected")
+    return visit.page.evaluate(
         "async url => (await fetch(url)).json()", f"{base}/files/found.json"
     )
 

@@ -78,6 +78,17 @@ impl TestGateway {
         tokio::time::timeout(PATIENCE, &mut self.node).await.expect("the node stops").expect("no panic");
     }
 
+    /// A metric's value, summed over its labels.
+    pub fn metrics_value(&self, name: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).expect("a metric of that name");
+        let value = |metric: &prometheus::proto::Metric| match family.get_field_type() {
+            prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+            _ => metric.get_counter().get_value(),
+        };
+        family.get_metric().iter().map(value).sum()
+    }
+
     pub async fn connect(&self) -> Client {
         self.connect_from([127, 0, 0, 1]).await
     }
