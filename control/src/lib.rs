@@ -40,3 +40,4 @@ mod trail;
 
 pub use clock::SystemClock;
 pub use control::{Control, StartError};
+pub use random::NoRandomness;

@@ -3,14 +3,16 @@
 //! Invariant: only who presents the secret that a session was registered with changes it; the secret is drawn here, given
 //! out once, and kept as a hash.
 
+use std::sync::Arc;
+
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::session::{Change, Offer, Session, SessionStatus, base_path};
 use runit_core::store::Registration;
 use runit_core::upstream::UpstreamUrl;
 use runit_core::{AccessToken, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use std::sync::Arc;
 
 use crate::api::problem::Problem;
 use crate::control::{Control, removed};
@@ -51,14 +53,17 @@ pub(crate) struct Registered {
 }
 
 impl Control {
-    /// Registers a session, or one that is known again.
+    /// Registers a session, or one that is known again; keeps the trail of that, also of a body that cannot be read.
     pub(crate) async fn register(
         &self,
-        body: NewSession,
+        body: Result<NewSession, Problem>,
         presented: Option<Secret>,
         from: RenterAddress,
     ) -> Result<Registered, Problem> {
-        let outcome = self.try_register(body, presented).await;
+        let outcome = match body {
+            Ok(body) => self.try_register(body, presented).await,
+            Err(problem) => Err(problem),
+        };
         let now = self.sessions.clock.now();
         let event = match &outcome {
             Ok((registered, true)) => Some(
@@ -166,15 +171,15 @@ impl Control {
     }
 }
 
-/// The text as it was sent: a tree of values would take many times the memory of a hostile one.
-fn description(field: &str, value: Option<Box<RawValue>>) -> Result<Option<String>, Problem> {
-    let Some(value) = value else { return Ok(None) };
-    let text = value.get();
-    if text.len() > DESCRIPTION_BYTES {
+/// Read as a tree only when it is known to be short, since a hostile one takes many times the memory of its text. What is
+/// kept is the tree's own text: in one line, as server-sent events need it, and no deeper than every reader can follow.
+fn description(field: &str, sent: Option<Box<RawValue>>) -> Result<Option<String>, Problem> {
+    let Some(sent) = sent else { return Ok(None) };
+    if sent.get().len() > DESCRIPTION_BYTES {
         return Err(invalid(&format!("{field}: must be at most {DESCRIPTION_BYTES} bytes of JSON")));
     }
-    // In one line, since a line break would end the data of a server-sent event.
-    Ok(Some(text.replace(['\r', '\n'], " ")))
+    let tree: Value = serde_json::from_str(sent.get()).map_err(|error| invalid(&format!("{field}: {error}")))?;
+    Ok(Some(tree.to_string()))
 }
 
 fn invalid(detail: &str) -> Problem {
@@ -182,7 +187,7 @@ fn invalid(detail: &str) -> Problem {
 }
 
 /// Which event a refused registration is.
-pub(crate) const fn refused_registration(problem: &Problem) -> Option<EventKind> {
+const fn refused_registration(problem: &Problem) -> Option<EventKind> {
     match problem {
         Problem::InvalidPublicUrl => Some(EventKind::SuspiciousProviderUrl),
         Problem::InvalidPayload(_) | Problem::SessionTaken => Some(EventKind::InvalidProviderRegistration),

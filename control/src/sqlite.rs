@@ -1,7 +1,7 @@
 //! The embedded store: SQLite in WAL mode, each answer durable.
 //!
 //! One writer thread owns the only connection that writes, and shares one fsync between all the commands that wait at
-//! that moment (see [`worker`]); a second thread reads. There are no rules here: a command loads a row, calls the method
+//! that moment (see `worker`); a second thread reads. There are no rules here: a command loads a row, calls the method
 //! of `runit-core`, and writes back what differs.
 //!
 //! Invariant: a method answers after its transaction is on disk, or answers an error and has changed nothing.
@@ -18,7 +18,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use runit_core::event::SecurityEvent;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger};
-use runit_core::session::{Change, Session, SessionStatus};
+use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::{SecretHash, SessionId, Timestamp};
 
@@ -103,11 +103,9 @@ impl Store for SqliteStore {
     async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
         self.writer
             .run(move |db| {
-                let (cap, status) = match session_rows::cap_and_status(db, request.session)? {
-                    None | Some((_, SessionStatus::Removed)) => return Ok(Err(GrantError::Unknown)),
-                    Some(found) => found,
+                let Some(cap) = session_rows::live_cap(db, request.session)? else {
+                    return Ok(Err(GrantError::Unknown));
                 };
-                debug_assert_ne!(status, SessionStatus::Removed);
                 let known = ledger_rows::load(db, request.session)?;
                 let mut ledger = known.clone().unwrap_or_default();
                 let granted = ledger.grant(&request, cap, &policy, now);

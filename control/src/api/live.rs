@@ -19,6 +19,8 @@ use crate::occupancy::Occupancy;
 
 /// Changes that come this close after each other make one event.
 const COALESCE: Duration = Duration::from_millis(100);
+/// Changes that are taken at once.
+const CHANGES: usize = 1_024;
 /// A comment after so long without an event keeps proxies from closing the stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Streams that one network may have open: each is a browser's tab.
@@ -42,7 +44,8 @@ impl LiveList {
     /// Keeps the list as the directory is; ends when the control plane stops.
     pub(crate) async fn follow(self: Arc<Self>, control: Control) {
         let mut stop = self.stop.clone();
-        let mut changes = control.sessions.directory.watch();
+        // Whatever has changed by now makes one list.
+        let mut changes = control.sessions.directory.watch().ready_chunks(CHANGES);
         let follow = async {
             while changes.next().await.is_some() {
                 let list = rendered(&control);

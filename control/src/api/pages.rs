@@ -1,9 +1,10 @@
 //! The renter's pages, which are part of the program, and the banner.
 
+use std::sync::LazyLock;
+
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sha2::{Digest, Sha256};
-use std::sync::LazyLock;
 
 /// Scripts and styles are the page's own files; pictures too, or `data:` (the empty icon).
 const POLICY: HeaderValue = HeaderValue::from_static(

@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use super::Api;
 use super::problem::Problem;
 use super::request::{Bearer, Payload, Peer};
-use crate::registration::{NewSession, NewTunnel, refused_registration};
+use crate::registration::{NewSession, NewTunnel};
 use crate::sessions::detached;
-use runit_core::event::SecurityEvent;
 
 pub(super) async fn register(
     State(api): State<Api>,
@@ -21,17 +20,8 @@ pub(super) async fn register(
     Bearer(secret): Bearer,
     body: Result<Payload<NewSession>, Problem>,
 ) -> Result<Json<Value>, Problem> {
-    let control = api.control;
-    let body = match body {
-        Ok(Payload(body)) => body,
-        Err(problem) => {
-            if let Some(kind) = refused_registration(&problem) {
-                control.note(SecurityEvent::new(kind, control.sessions.clock.now()).address(from)).await;
-            }
-            return Err(problem);
-        }
-    };
-    let registered = detached(async move { control.register(body, secret, from).await }).await??;
+    let body = body.map(|Payload(body)| body);
+    let registered = detached(async move { api.control.register(body, secret, from).await }).await??;
     Ok(Json(json!({
         "sessionId": registered.session.id,
         "accessToken": registered.token.map(|token| token.expose()),

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use runit_core::ledger::WINDOW;
 use runit_core::{AccessToken, RenterAddress};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
@@ -27,13 +27,23 @@ pub(super) struct Wanted {
     session_id: Option<String>,
 }
 
-pub(super) async fn request(State(api): State<Api>, OptionalPayload(body): OptionalPayload<Wanted>) -> Answer {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Given {
+    #[serde(flatten)]
+    listed: Listed,
+    access_token: String,
+    url: String,
+}
+
+pub(super) async fn request(
+    State(api): State<Api>,
+    OptionalPayload(body): OptionalPayload<Wanted>,
+) -> Result<Json<Given>, Problem> {
     let wanted = body.session_id.map(|text| text.parse().map_err(|_| Problem::NoSessions)).transpose()?;
     let granted = api.control.grant(wanted).await?;
-    let mut answer = serde_json::to_value(granted.listed).map_err(|_| Problem::Unavailable)?;
-    answer["accessToken"] = granted.token.expose().into();
-    answer["url"] = access_url(&api, &granted.token).into();
-    Ok(Json(answer))
+    let url = access_url(&api, &granted.token);
+    Ok(Json(Given { listed: granted.listed, access_token: granted.token.expose(), url }))
 }
 
 pub(super) async fn access(State(api): State<Api>, Path(token): Path<String>) -> Result<impl IntoResponse, Problem> {

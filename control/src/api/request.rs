@@ -101,22 +101,27 @@ async fn read(body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
 
 async fn collect(mut body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
     let most = api.body_max_bytes();
-    if body.size_hint().lower() > most as u64 {
-        return Err(Problem::TooLarge);
-    }
-    let (mut bytes, mut permit) = (Vec::new(), None);
+    let (mut bytes, mut length, mut permit) = (Vec::new(), 0_usize, None);
+    let mut too_large = body.size_hint().lower() > most as u64;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::InvalidPayload("the body ended early".into()))?;
         let Ok(chunk) = frame.into_data() else { continue }; // trailers
-        if bytes.len() + chunk.len() > most {
-            return Err(Problem::TooLarge);
+        length = length.saturating_add(chunk.len());
+        too_large |= length > most;
+        if too_large {
+            bytes = Vec::new();
+            // Many clients read no answer before all is sent; one that goes on and on is cut off.
+            if length > most.saturating_mul(2) {
+                break;
+            }
+            continue;
         }
-        if permit.is_none() && bytes.len() + chunk.len() > SMALL_BODY_BYTES {
+        if permit.is_none() && length > SMALL_BODY_BYTES {
             permit = Some(api.large_bodies.acquire().await.map_err(|_| Problem::Unavailable)?);
         }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    if too_large { Err(Problem::TooLarge) } else { Ok(bytes) }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

@@ -31,11 +31,11 @@ pub(super) fn live(db: &Connection) -> Result<Vec<Session>, DbError> {
     Ok(sessions)
 }
 
-pub(super) fn cap_and_status(db: &Connection, session: SessionId) -> Result<Option<(u64, SessionStatus)>, DbError> {
-    let mut statement = db.prepare_cached("SELECT cap_bytes, status FROM sessions WHERE id = ?")?;
+/// The cap of a session that is not removed.
+pub(super) fn live_cap(db: &Connection, session: SessionId) -> Result<Option<u64>, DbError> {
+    let mut statement = db.prepare_cached("SELECT cap_bytes FROM sessions WHERE id = ? AND status <> 'REMOVED'")?;
     let mut rows = statement.query([id(session)])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some((row.unsigned("cap_bytes")?, status(row)?)))
+    rows.next()?.map(|row| row.unsigned("cap_bytes")).transpose()
 }
 
 pub(super) fn due(db: &Connection, silent: Timestamp, absent: Timestamp) -> Result<Vec<SessionId>, DbError> {

@@ -221,3 +221,21 @@ async fn what_a_provider_says_is_handed_on_as_it_is_or_not_at_all() {
     }
     assert_eq!(list[1]["hardware"], json!({ "gpu": "A100" }), "line breaks end no event");
 }
+
+#[tokio::test]
+async fn a_description_too_deep_for_readers_is_refused_and_spoils_no_list() {
+    let app = TestApp::start().await;
+    let client = app.client(1);
+    let nested = |depth: usize| {
+        let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        offer().to_string().replace("{\"gpu\":\"A100\"}", &deep)
+    };
+    let register =
+        async |depth| client.send(Method::POST, "/provider/session", &[json_type()], Some(nested(depth))).await;
+    let refused = register(1_000).await;
+    refused.expect_problem(400, "invalid payload", "invalid_payload");
+    assert!(refused.json()["detail"].as_str().unwrap().starts_with("hardware:"));
+    register(100).await.expect(200);
+    client.post("/renter/request", json!({})).await.expect(200);
+    client.get("/renter/sessions").await.expect(200);
+}
