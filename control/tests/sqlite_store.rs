@@ -100,7 +100,10 @@ async fn a_failing_command_takes_no_other_of_its_batch_with_it() {
     }
     let issued = tasks.join_all().await.into_iter().filter(|&issued| issued).count();
     assert_eq!(issued, 301, "300 of their own, and the first of those that share one");
-    assert_eq!(directory.open().live_sessions().await.unwrap().len(), 400);
+    let sessions = directory.open().live_sessions().await.unwrap();
+    assert_eq!(sessions.len(), 400);
+    let changed = sessions.iter().filter(|session| session.revision == 2).count();
+    assert_eq!(changed, issued, "what failed has left nothing behind");
 }
 
 /// Not a benchmark: a guard against a commit for every command, which would take a sync for each.

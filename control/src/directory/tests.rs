@@ -55,6 +55,18 @@ async fn an_older_revision_that_comes_late_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_leaves_the_revision_as_it_was_is_not_sent_again() {
+    let directory = Arc::new(Directory::new());
+    let mut watch = directory.watch();
+    next(&mut watch).await;
+    directory.publish(session(1), credential());
+    directory.publish(session(1), credential());
+    directory.publish(session(2), credential());
+    assert!(matches!(next(&mut watch).await, DirectoryChange::Upsert(view) if view.id == session(1).id));
+    assert!(matches!(next(&mut watch).await, DirectoryChange::Upsert(view) if view.id == session(2).id));
+}
+
+#[tokio::test]
 async fn a_watcher_that_lags_gets_a_new_snapshot() {
     let directory = Arc::new(Directory::new());
     let mut watch = directory.watch();

@@ -267,6 +267,10 @@ pub(crate) async fn usage_and_leases_are_as_before_after_a_restart(fixture: &imp
     let after = store.ledger(id(1), at(30)).await.unwrap();
     assert_eq!(before, after);
     assert_eq!((first.granted, second.granted), (10_000, 20_000));
+    store.grant(lease(1, 0, 30_000), policy(), at(31)).await.unwrap();
+    let open = fixture.open().ledger(id(1), at(31)).await.unwrap().open;
+    assert_eq!(open.iter().map(|lease| lease.granted).collect::<Vec<_>>(), [20_000, 30_000], "in order of granting");
+    store.settle(vec![report(1, 0, 1, (0, 0), true)], at(31)).await.unwrap();
     assert_eq!(after.charged(), 300 + 20_000);
     let again = store.grant(lease(1, 2, 20_000), policy(), at(31)).await.unwrap();
     assert_eq!(again.granted, 20_000, "the same name, the same lease");
