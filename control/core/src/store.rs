@@ -86,6 +86,12 @@ pub trait Store: Send + Sync + 'static {
         Ok(sessions.iter().filter(|session| is_due(session)).map(|session| session.id).collect())
     }
 
+    /// Whether another process may have changed sessions since this was last asked. Stores that tell of changes by
+    /// themselves, or that one process has alone, never say so.
+    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Applies one change ([`Session::apply`]) and answers the session as it is then.
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError>;
 
