@@ -83,6 +83,10 @@ impl Store for MeteredStore {
         self.metered("due", self.inner.due(silent_since, absent_since)).await
     }
 
+    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
+        self.metered("changed_elsewhere", self.inner.changed_elsewhere()).await
+    }
+
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {
         self.metered("change", self.inner.change(id, change, now)).await
     }

@@ -3,6 +3,7 @@
 //! Invariant: whatever the store commits is published, also when the one who asked has gone in the meantime (a client
 //! that disconnects cancels its handler): commit and publication run in a task of their own.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -41,6 +42,23 @@ impl Sessions {
             }
         }
         Ok(lost)
+    }
+
+    /// Publishes what another process has changed: during an upgrade the old one and the new one share the store.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        if !self.store.changed_elsewhere().await? {
+            return Ok(());
+        }
+        let live = self.store.live_sessions().await?;
+        let live_ids: HashSet<SessionId> = live.iter().map(|session| session.id).collect();
+        live.iter().for_each(|session| self.publish(session));
+        for known in self.directory.sessions().iter().filter(|known| !live_ids.contains(&known.id)) {
+            // A tombstone, or one that came after the list was read; the revision tells.
+            if let Some(session) = self.store.session(known.id).await? {
+                self.publish(&session);
+            }
+        }
+        Ok(())
     }
 
     /// Registers and publishes.

@@ -14,6 +14,7 @@ mod session_rows;
 mod worker;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use runit_core::event::SecurityEvent;
@@ -25,10 +26,13 @@ use runit_core::{SecretHash, SessionId, Timestamp};
 pub use schema::OpenError;
 use worker::{Mode, Worker};
 
-/// The store of one node, in one file.
+/// The store of one node, in one file; of two while one process takes over from another.
 pub struct SqliteStore {
     writer: Worker,
     reader: Worker,
+    /// `data_version` of the writing connection: SQLite changes it when somebody else commits. Relaxed, since it guards
+    /// nothing: a commit that two askers see is read twice.
+    version: AtomicI64,
 }
 
 impl SqliteStore {
@@ -39,10 +43,11 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let mut writing = schema::connect(path)?;
         schema::migrate(&mut writing)?;
+        let version = schema::data_version(&writing)?.into();
         let reading = schema::connect(path)?;
         let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;
         let reader = Worker::start("runit-store-reader", reading, Mode::Read).map_err(OpenError::Thread)?;
-        Ok(Self { writer, reader })
+        Ok(Self { writer, reader, version })
     }
 }
 
@@ -141,6 +146,11 @@ impl Store for SqliteStore {
 
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
         self.reader.run(move |db| event_rows::last(db, limit)).await
+    }
+
+    async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
+        let version = self.writer.run(|db| Ok(schema::data_version(db)?)).await?;
+        Ok(self.version.swap(version, Ordering::Relaxed) != version)
     }
 
     async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {

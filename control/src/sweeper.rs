@@ -37,9 +37,10 @@ impl Control {
         let _ = self.heartbeats.flush(&*self.sessions.store).await;
     }
 
-    /// One round: heartbeats are written, then whoever is due is asked about.
+    /// One round: heartbeats are written, other processes heard, then whoever is due is asked about.
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
+        self.sessions.catch_up().await?;
         let settings = &self.settings.control;
         let silent_after = Duration::from_secs(settings.provider_silent_seconds);
         let absent_after = Duration::from_secs(settings.renter_absent_seconds);

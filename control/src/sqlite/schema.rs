@@ -52,6 +52,11 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
     Ok(db)
 }
 
+/// What differs between two calls if, and only if, another connection has committed in between.
+pub(super) fn data_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "data_version", |row| row.get(0))
+}
+
 /// Brings the file to the newest schema.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), OpenError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);

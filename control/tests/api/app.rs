@@ -36,7 +36,7 @@ pub(crate) struct TestApp {
     settings: NodeSettings,
     address: SocketAddr,
     running: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
-    _data: TempDir,
+    _data: Arc<TempDir>,
 }
 
 /// One client, at one address.
@@ -80,7 +80,7 @@ impl TestApp {
 
     /// Default settings and default limits, changed as said.
     pub(crate) async fn limited(change: impl FnOnce(&mut NodeSettings)) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data = Arc::new(tempfile::tempdir().unwrap());
         let mut settings = NodeSettings::default();
         settings.control.data_dir = data.path().join("control");
         settings.control.sweep_interval_ms = 10;
@@ -90,6 +90,15 @@ impl TestApp {
         let control = Control::open(&settings, clock.clone()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut app = Self { clock, control, settings, address, running: None, _data: data };
+        app.serve().await;
+        app
+    }
+
+    /// A second process over the same data.
+    pub(crate) async fn beside(&self) -> Self {
+        let control = Control::open(&self.settings, self.clock.clone()).unwrap();
+        let (clock, settings, address) = (self.clock.clone(), self.settings.clone(), self.address);
+        let mut app = Self { clock, control, settings, address, running: None, _data: Arc::clone(&self._data) };
         app.serve().await;
         app
     }

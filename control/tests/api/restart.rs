@@ -1,5 +1,7 @@
 //! A restart changes nothing that anybody relies on.
 
+use futures::StreamExt;
+use runit_core::authority::DirectoryChange;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
 use runit_core::{LeaseId, NodeId};
 use serde_json::json;
@@ -27,6 +29,34 @@ async fn sessions_locks_tokens_and_usage_are_as_before() {
     assert!(app.claim(&rented.token, 3, None).await.is_err());
     let view = app.claim(&free.token, 3, None).await.expect("an unused token");
     assert_eq!(view.credential.expose(), "jupyter-secret", "sealed at rest, opened again");
+}
+
+#[tokio::test]
+async fn two_processes_share_the_store_while_one_takes_over_from_the_other() {
+    let old = TestApp::start().await;
+    let (rented, left) = (old.register().await, old.register().await);
+    let new = old.beside().await;
+    let mut watch = old.authority().watch();
+    assert!(matches!(watch.next().await, Some(DirectoryChange::Snapshot(views)) if views.len() == 2));
+
+    new.claim(&rented.token, 2, None).await.unwrap();
+    old.until(&rented, "LOCKED").await;
+    new.client(2).post(&format!("/renter/release/{}", rented.token), json!({})).await.expect(200);
+    old.until(&rented, "RECYCLING").await;
+    old.client(1).delete_as(&format!("/provider/session/{}", left.id), &left.secret).await.expect(204);
+    new.until(&left, "unknown session").await;
+    let third = new.register().await;
+    old.until(&third, "READY").await;
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        match watch.next().await.unwrap() {
+            DirectoryChange::Upsert(view) => told.push(view.status.as_str()),
+            DirectoryChange::Remove(_) => told.push("removed"),
+            DirectoryChange::Snapshot(_) => panic!("no gap"),
+        }
+    }
+    told.dedup();
+    assert_eq!(told, ["LOCKED", "RECYCLING", "removed", "READY"], "the old one's data plane hears of all");
 }
 
 #[tokio::test]
