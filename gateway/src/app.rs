@@ -36,9 +36,8 @@ impl ServerApp for GatewayApp {
         ServerApp::process_new(&self.proxy, Box::new(guard), shutdown).await;
         if let Some((tunnel, renter)) = connection.take_tunnel() {
             self.metrics.websockets.inc();
-            if let Err(error) = tunnel.run(renter, &connection, self.websocket_idle).await {
-                tracing::debug!(kind = %error.kind(), "tunnel ended");
-            }
+            let mut shutdown = shutdown.clone();
+            tunnel.run(renter, &connection, self.websocket_idle, shutdown.wait_for(|&stop| stop)).await;
             self.metrics.websockets.dec();
         }
         self.metrics.connections.dec();

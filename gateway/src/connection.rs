@@ -17,23 +17,43 @@ use crate::tunnel::Tunnel;
 /// Why a connection was ended by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// The session was released, removed, or taken from this renter.
-    Revoked = 1,
+    /// The session was given back, or its renter was away for too long.
+    Released = 1,
+    /// The session is another renter's now, or gone.
+    LockedOut = 2,
     /// The byte cap is reached.
-    CapReached = 2,
+    CapReached = 3,
     /// No lease could be had in time.
-    LedgerUnavailable = 3,
+    LedgerUnavailable = 4,
+    /// This process is about to end.
+    Restart = 5,
 }
 
 impl Cut {
     /// The metric label.
     pub(crate) const fn label(self) -> &'static str {
         match self {
-            Self::Revoked => "revoked",
+            Self::Released => "released",
+            Self::LockedOut => "locked_out",
             Self::CapReached => "cap_reached",
             Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Restart => "restart",
         }
     }
+
+    /// The code of the close frame that a WebSocket gets: 1012 and 1013 are registered with IANA, 4000 to 4999 are for
+    /// private use (RFC 6455, section 7.4.2).
+    pub(crate) const fn close_code(self) -> u16 {
+        match self {
+            Self::Released => 4001,
+            Self::LockedOut => 4003,
+            Self::CapReached => 4290,
+            Self::LedgerUnavailable => 1013, // try again later
+            Self::Restart => 1012,
+        }
+    }
+
+    const ALL: [Self; 5] = [Self::Released, Self::LockedOut, Self::CapReached, Self::LedgerUnavailable, Self::Restart];
 }
 
 /// One renter's connection.
@@ -185,12 +205,8 @@ impl Connection {
 
     /// Why it is being ended, if it is.
     pub(crate) fn cut_reason(&self) -> Option<Cut> {
-        match self.cut.load(Ordering::SeqCst) {
-            1 => Some(Cut::Revoked),
-            2 => Some(Cut::CapReached),
-            3 => Some(Cut::LedgerUnavailable),
-            _ => None,
-        }
+        let reason = self.cut.load(Ordering::SeqCst);
+        Cut::ALL.into_iter().find(|cut| *cut as u8 == reason)
     }
 
     /// The task that polls, to be woken by [`Self::wake`]. Registered before the state is looked at.

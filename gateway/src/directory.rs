@@ -156,7 +156,7 @@ impl Directory {
             if let Some(lock) = &session.view().lock {
                 self.sessions_by_lock.pin().remove(&lock.token);
             }
-            session.cut_all(Cut::Revoked);
+            session.cut_all(Cut::LockedOut);
         }
     }
 

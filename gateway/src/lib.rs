@@ -17,6 +17,7 @@ mod connection;
 mod credentials;
 mod directory;
 mod events;
+mod frames;
 mod gateway;
 mod guard;
 mod head;

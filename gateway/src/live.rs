@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::ArcSwap;
 use runit_core::budget::{Budget, Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
+use runit_core::session::SessionStatus;
 use runit_core::{SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
@@ -76,9 +77,10 @@ impl LiveSession {
             return;
         }
         let lock_stands = same_lock(&old, &view);
+        let reason = if view.status == SessionStatus::Recycling { Cut::Released } else { Cut::LockedOut };
         self.view.store(Arc::new(view));
         if !lock_stands {
-            self.cut_all(Cut::Revoked);
+            self.cut_all(reason);
         }
     }
 
@@ -129,7 +131,11 @@ impl LiveSession {
             return None; // who holds it will feed us
         }
         match self.drought() {
-            Some(Drought::CapReached(_)) => Some(Cut::CapReached),
+            Some(Drought::CapReached(_)) => {
+                // Its siblings too: one that is idle would not find out.
+                self.cut_all(Cut::CapReached);
+                Some(Cut::CapReached)
+            }
             Some(Drought::Unavailable) => Some(Cut::LedgerUnavailable),
             None => {
                 self.ask_for_refill();

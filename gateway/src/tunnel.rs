@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::{HeaderName, StatusCode, Version, header};
 use pingora::connectors::TransportConnector;
@@ -24,7 +24,8 @@ use pingora_proxy::Session;
 use runit_core::SessionView;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Cut};
+use crate::frames::{FrameScanner, close_frame};
 use crate::guard::Guard;
 use crate::headers;
 
@@ -32,6 +33,8 @@ use crate::headers;
 const MAX_INTERIM: usize = 8;
 /// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
 const SCRATCH: usize = 32 * 1024;
+/// A close frame is small, but the renter's socket may be full.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Hop-by-hop fields (RFC 9110, section 7.6.1); what the handshake needs of them is set anew.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -137,27 +140,53 @@ pub(crate) async fn pass_on(
 }
 
 impl Tunnel {
-    /// Pumps bytes both ways until either side ends, the session is cut, or nothing moves for `idle`.
-    pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration) -> io::Result<()> {
-        let Self { head, mut provider, ahead } = self;
+    /// Pumps bytes both ways until either side ends, the session is cut, the process stops, or nothing moves for `idle`.
+    ///
+    /// A cut that falls between two frames towards the renter is explained by a close frame of the gateway's own, which
+    /// is not charged.
+    pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration, stop: impl Future) {
         connection.begin_request();
         renter.linger_when_dropped();
+        let mut down = Pump { frames: Some(FrameScanner::default()), ..Pump::default() };
+        let ended = tokio::select! {
+            result = self.pump(&mut renter, &mut down) => result,
+            () = silence(connection, idle) => Ok(()),
+            _ = stop => {
+                connection.cut(Cut::Restart);
+                Ok(())
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(kind = %error.kind(), "tunnel ended");
+        }
+        let between_frames = down.frames.is_some_and(|frames| frames.at_boundary());
+        if let (Some(cut), true) = (connection.cut_reason(), between_frames) {
+            connection.answer_ourselves();
+            let close = async {
+                renter.write_all(&close_frame(cut.close_code())).await?;
+                renter.flush().await
+            };
+            // A renter who does not read gets no explanation.
+            let _ = tokio::time::timeout(CLOSE_WITHIN, close).await;
+        }
+    }
+
+    async fn pump(self, renter: &mut Guard, down: &mut Pump) -> io::Result<()> {
+        let Self { head, mut provider, ahead } = self;
         renter.write_all(&head).await?;
-        renter.write_all(&ahead).await?;
         renter.flush().await?;
-        drop((head, ahead));
-        let (mut up, mut down) = (Pump::default(), Pump::default());
-        let pumping = std::future::poll_fn(|cx| {
+        drop(head);
+        down.waiting = BytesMut::from(&ahead[..]);
+        drop(ahead);
+        let mut up = Pump::default();
+        std::future::poll_fn(|cx| {
             // Either end is the end of the tunnel.
-            if let Poll::Ready(result) = up.poll(cx, &mut renter, &mut provider) {
+            if let Poll::Ready(result) = up.poll(cx, renter, &mut provider) {
                 return Poll::Ready(result);
             }
-            down.poll(cx, &mut provider, &mut renter)
-        });
-        tokio::select! {
-            result = pumping => result,
-            () = silence(connection, idle) => Ok(()),
-        }
+            down.poll(cx, &mut provider, renter)
+        })
+        .await
     }
 }
 
@@ -181,6 +210,8 @@ struct Pump {
     /// Read, but not written yet.
     waiting: BytesMut,
     unflushed: bool,
+    /// Where the written bytes stand, if anybody wants to know.
+    frames: Option<FrameScanner>,
 }
 
 thread_local! {
@@ -197,8 +228,8 @@ impl Pump {
         loop {
             while !self.waiting.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.waiting))?;
-                self.wrote(written)?;
-                self.waiting.advance(written);
+                let done = self.waiting.split_to(written);
+                self.wrote(&done)?;
             }
             self.waiting = BytesMut::new();
             let moved = BUFFER.with_borrow_mut(|buffer| {
@@ -229,7 +260,7 @@ impl Pump {
             let written = match Pin::new(to).poll_write(cx, bytes) {
                 Poll::Ready(written) => {
                     let written = written?;
-                    self.wrote(written)?;
+                    self.wrote(&bytes[..written])?;
                     written
                 }
                 Poll::Pending => 0,
@@ -239,11 +270,14 @@ impl Pump {
         Ok(bytes.len())
     }
 
-    fn wrote(&mut self, written: usize) -> io::Result<()> {
-        if written == 0 {
+    fn wrote(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.unflushed = true;
+        if let Some(frames) = &mut self.frames {
+            frames.advance(bytes);
+        }
         Ok(())
     }
 }

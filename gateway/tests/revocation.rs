@@ -7,14 +7,16 @@ use runit_core::{LockMode, RenterAddress, SessionId};
 use support::{Client, TestGateway, WEBSOCKET, bearer};
 
 const CAP: u64 = 1 << 30;
+/// An unmasked text frame, which the test's provider sends back as it is.
+const FRAME: [u8; 6] = [0x81, 4, b'e', b'c', b'h', b'o'];
 
 async fn open_websocket(gateway: &TestGateway, id: SessionId, credential: &str) -> Client {
     let mut client = gateway.connect().await;
     client.send(&format!("GET /s/{id}/ws HTTP/1.1\r\nHost: g\r\n{credential}{WEBSOCKET}\r\n")).await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    client.send("echo").await;
-    client.receive(4).await;
+    client.send_bytes(&FRAME).await;
+    client.receive(FRAME.len()).await;
     client
 }
 
@@ -34,6 +36,7 @@ async fn release_ends_idle_websockets_and_the_token_with_them() {
     gateway.authority.change(id, release).expect("its holder");
     for client in &mut clients {
         client.drain().await;
+        assert_eq!(client.received, FRAME.iter().chain(&[0x88, 2, 0x0f, 0xa1]).copied().collect::<Vec<_>>(), "4001");
     }
     assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 403);
 }
@@ -61,6 +64,38 @@ async fn a_new_tunnel_cuts_nobody() {
     let mut client = open_websocket(&gateway, id, &bearer(&token)).await;
     let (other, _) = gateway.session(CAP);
     gateway.authority.change(other, Change::Remove).expect("live");
-    client.send("still").await;
-    client.receive(9).await;
+    client.send_bytes(&FRAME).await;
+    client.receive(2 * FRAME.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_within_a_frame_ends_the_connection_without_another_byte() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let mut client = open_websocket(&gateway, id, &bearer(&token)).await;
+    client.send_bytes(&[0x81, 100, b'h', b'a', b'l', b'f']).await;
+    client.receive(12).await;
+    gateway.authority.change(id, Change::Remove).expect("live");
+    client.drain().await;
+    assert_eq!(client.received.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_session_and_a_reached_cap_have_codes_of_their_own() {
+    let mut gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let mut client = open_websocket(&gateway, id, &bearer(&token)).await;
+    gateway.authority.change(id, Change::Remove).expect("live");
+    client.drain().await;
+    assert_eq!(client.received[FRAME.len()..], [0x88, 2, 0x0f, 0xa3], "4003");
+
+    let (id, token) = gateway.session(1_000);
+    let mut client = open_websocket(&gateway, id, &bearer(&token)).await;
+    let mut download = gateway.connect().await;
+    download.send(&format!("GET /s/{id}/download/9999 HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(&token))).await;
+    download.drain().await;
+    client.drain().await;
+    assert_eq!(client.received[FRAME.len()..], [0x88, 2, 0x10, 0xc2], "4290, by a sibling's use");
+    gateway.stop().await;
+    assert_eq!(gateway.authority.standing_of(id).used.moved(), 1_000, "the close frame is not charged");
 }

@@ -16,6 +16,45 @@ SHELL_SECONDS = 30
 BODILESS = {101, 204, 304, *range(300, 304), 307, 308}
 
 
+COLLECT_SECRETS = """
+import glob, json, os, re
+found = set(os.environ.values())
+for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        found.update(open(path, errors="replace").read().split("\\0"))
+    except OSError:
+        pass
+for folder in ("/tmp", "/workspace", "/run", "/etc/jupyter", "/opt/jupyter/etc"):
+    for path in glob.glob(folder + "/**", recursive=True, include_hidden=True):
+        try:
+            if os.path.isfile(path) and os.path.getsize(path) < 1_000_000:
+                found.update(re.findall(r"[A-Za-z0-9_-]{16,}", open(path, errors="replace").read()))
+        except OSError:
+            pass
+found.update(part for text in list(found) for part in re.findall(r"[A-Za-z0-9_-]{16,}", text))
+with open("/workspace/found.json", "w") as file:
+    json.dump(sorted(text for text in found if text.isprintable() and 8 <= len(text) < 300), file)
+print("collected")
+"""
+
+NOTEBOOK = {
+    "cells": [
+        {
+            "cell_type": "code",
+            "id": name,
+            "execution_count": None,
+            "metadata": {},
+            "outputs": [],
+            "source": source,
+        }
+        for name, source in (("sum", "print(6*7)"), ("secrets", COLLECT_SECRETS))
+    ],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
 class Visit:
     """A browser of its own, with all that it saw of the wire, and what its console said."""
 
@@ -82,24 +121,28 @@ def visit(chromium, node, agent, access):
     expect(terminal).to_be_visible(timeout=PAGE_MS)
     terminal.click()
     page.keyboard.type("whoami > /workspace/from-terminal\n")
-    page.keyboard.press("Control+Shift+L")
-    page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(
-        timeout=PAGE_MS
-    )
-    expect(
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    ).to_be_visible(timeout=PAGE_MS)
-    run_in_cell(page, 0, "print(6*7)", says="42")
+    open_notebook(page, node.session_url(access.session_id))
+    run_cell(page, 0, says="42")
     yield visit
     visit.context.close()
 
 
-def run_in_cell(page, number, code, says):
+def open_notebook(page, base):
+    """Saves a notebook and opens it. JupyterLab drops what is typed into a new one before it has settled."""
+    page.evaluate(
+        "async ([url, content]) => await fetch(url, { method: 'PUT', headers: { 'Content-Type': 'application/json' },"
+        " body: JSON.stringify({ type: 'notebook', format: 'json', content }) })",
+        [f"{base}/api/contents/probe.ipynb", NOTEBOOK],
+    )
+    page.goto(f"{base}/lab/tree/probe.ipynb")
+    idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    expect(idle).to_be_visible(timeout=PAGE_MS)
+
+
+def run_cell(page, number, says):
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number)
-    editor = cell.locator(".cm-content")
-    editor.fill(code)
-    expect(editor).to_contain_text(code.strip().splitlines()[-1])
-    editor.press("Shift+Enter")
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
     expect(cell.locator(".jp-OutputArea")).to_contain_text(says, timeout=PAGE_MS)
 
 
@@ -171,28 +214,6 @@ def test_another_browser_with_the_same_link_sees_that_it_is_in_use(
         context.close()
 
 
-COLLECT_SECRETS = """
-import glob, json, os, re
-found = set(os.environ.values())
-for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"):
-    try:
-        found.update(open(path, errors="replace").read().split("\\0"))
-    except OSError:
-        pass
-for folder in ("/tmp", "/workspace", "/run", "/etc/jupyter", "/opt/jupyter/etc"):
-    for path in glob.glob(folder + "/**", recursive=True, include_hidden=True):
-        try:
-            if os.path.isfile(path) and os.path.getsize(path) < 1_000_000:
-                found.update(re.findall(r"[A-Za-z0-9_-]{16,}", open(path, errors="replace").read()))
-        except OSError:
-            pass
-found.update(part for text in list(found) for part in re.findall(r"[A-Za-z0-9_-]{16,}", text))
-with open("/workspace/found.json", "w") as file:
-    json.dump(sorted(text for text in found if text.isprintable() and 8 <= len(text) < 300), file)
-print("collected")
-"""
-
-
 def test_no_secret_found_in_the_notebook_opens_the_tunnels_own_address(
     visit, node, agent, access
 ):
@@ -221,7 +242,7 @@ def test_no_secret_found_in_the_notebook_opens_the_tunnels_own_address(
 
 def collected_in_the_notebook(visit, base):
     """Runs the collector in the renter's own notebook and fetches what it wrote."""
-    run_in_cell(visit.page, 1, COLLECT_SECRETS, says="collected")
+    run_cell(visit.page, 1, says="collected")
     return visit.page.evaluate(
         "async url => (await fetch(url)).json()", f"{base}/files/found.json"
     )
