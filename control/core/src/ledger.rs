@@ -116,6 +116,32 @@ pub struct LeaseReport {
     pub closing: bool,
 }
 
+/// What a node that died had spent, as it left it behind; see [`Ledger::recover`].
+///
+/// All of it counts from when the node last held no lease of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// The first lease that it held since then.
+    pub since: LeaseId,
+    /// From the renter, bytes.
+    pub bytes_in: u64,
+    /// To the renter, bytes.
+    pub bytes_out: u64,
+    /// Bytes that polls held reserved: they may have moved.
+    pub reserved: u64,
+}
+
+/// What was settled of a node's leases since it last had no open one: the part of [`Spent`] that is booked already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The first lease that was granted since then.
+    pub since: LeaseId,
+    /// From the renter, bytes.
+    pub bytes_in: u64,
+    /// To the renter, bytes.
+    pub bytes_out: u64,
+}
+
 /// A lease that is not settled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenLease {
@@ -131,6 +157,13 @@ pub struct OpenLease {
     pub sequence: u64,
     /// When it is charged in full without further question.
     pub expires_at: Timestamp,
+}
+
+impl OpenLease {
+    /// What counts against the cap while it is open: all of it.
+    fn charge(&self) -> u64 {
+        self.granted.max(self.used.total())
+    }
 }
 
 /// The renter's view of the ledger.
@@ -155,6 +188,8 @@ pub struct Ledger {
     pub closed: BTreeMap<u64, Usage>,
     /// Leases that are not settled, oldest first.
     pub open: Vec<OpenLease>,
+    /// For each node that has open leases, what was settled of its others.
+    pub settled: BTreeMap<NodeId, Settled>,
     /// The latest time that was seen: a clock that steps back frees nothing.
     pub latest: Timestamp,
 }
@@ -181,6 +216,7 @@ impl Ledger {
         }
         let granted = lease_size(request.want, remaining, policy);
         let expires_at = now.plus(policy.ttl);
+        self.settled.entry(request.node).or_insert(Settled { since: request.lease, bytes_in: 0, bytes_out: 0 });
         let lease = OpenLease {
             id: request.lease,
             node: request.node,
@@ -207,10 +243,36 @@ impl Ledger {
             lease.used.bytes_out = lease.used.bytes_out.max(report.bytes_out);
         }
         if report.closing {
-            let used = lease.used;
-            self.open.remove(at);
-            self.book(used, now);
+            let lease = self.open.remove(at);
+            self.close(&lease, lease.used, now);
+            self.forget_settled();
         }
+    }
+
+    /// Settles the leases of a node that died: charges what it had spent and not settled, and returns the rest.
+    ///
+    /// Charged are at least the bytes that moved, unless expired leases cover them, and at most what was granted.
+    /// Reserved bytes count as forfeited. What was settled is set against `spent` only if both count from the same lease:
+    /// a grant whose answer was lost keeps an entry here that the node has begun anew, and bytes would be missed. Doing
+    /// it again changes nothing, as no lease is open any more.
+    pub fn recover(&mut self, node: NodeId, spent: &Spent, now: Timestamp) {
+        let now = self.settle_time(now);
+        let (leases, open) = std::mem::take(&mut self.open).into_iter().partition(|lease| lease.node == node);
+        self.open = open;
+        let leases: Vec<OpenLease> = leases;
+        let settled = self.settled.remove(&node).filter(|settled| settled.since == spent.since);
+        let (settled_in, settled_out) = settled.map_or((0, 0), |settled| (settled.bytes_in, settled.bytes_out));
+        let reported = leases.iter().fold(Usage::default(), |sum, lease| sum.plus(&lease.used));
+        let mut room = leases.iter().map(OpenLease::charge).fold(0, u64::saturating_add);
+        let mut clip = |bytes: u64| {
+            let clipped = bytes.min(room);
+            room -= clipped;
+            clipped
+        };
+        // Into one bucket, so which lease the bytes were of does not matter.
+        let bytes_in = clip(spent.bytes_in.saturating_sub(settled_in).max(reported.bytes_in));
+        let bytes_out = clip(spent.bytes_out.saturating_sub(settled_out).max(reported.bytes_out));
+        self.book(Usage { bytes_in, bytes_out, forfeited: clip(spent.reserved) }, now);
     }
 
     /// Brings the ledger to `now`: leases past their time are charged in full, buckets out of the window are dropped.
@@ -236,7 +298,7 @@ impl Ledger {
     /// Bytes that count against the cap.
     pub fn charged(&self) -> u64 {
         let closed = self.closed.values().map(Usage::total);
-        let open = self.open.iter().map(|lease| lease.granted.max(lease.used.total()));
+        let open = self.open.iter().map(OpenLease::charge);
         closed.chain(open).fold(0, u64::saturating_add)
     }
 
@@ -246,12 +308,29 @@ impl Ledger {
         let (expired, open) = std::mem::take(&mut self.open).into_iter().partition(|lease| lease.expires_at <= now);
         self.open = open;
         let expired: Vec<OpenLease> = expired;
-        for lease in expired {
+        for lease in &expired {
             let forfeited = lease.granted.saturating_sub(lease.used.total());
-            self.book(Usage { forfeited, ..lease.used }, now);
+            self.close(lease, Usage { forfeited, ..lease.used }, now);
         }
+        self.forget_settled();
         self.closed.retain(|&bucket, _| free_at(bucket) > now);
         now
+    }
+
+    /// Books what an open lease is charged. Settled is only what was reported of it, not what it forfeits: bytes that
+    /// its node spends of *other* leases later must not be set against a charge of now.
+    fn close(&mut self, lease: &OpenLease, charge: Usage, now: Timestamp) {
+        if let Some(settled) = self.settled.get_mut(&lease.node) {
+            settled.bytes_in = settled.bytes_in.saturating_add(lease.used.bytes_in);
+            settled.bytes_out = settled.bytes_out.saturating_add(lease.used.bytes_out);
+        }
+        self.book(charge, now);
+    }
+
+    /// Drops what was settled of nodes that have no open lease left.
+    fn forget_settled(&mut self) {
+        let Self { open, settled, .. } = self;
+        settled.retain(|&node, _| open.iter().any(|lease| lease.node == node));
     }
 
     fn book(&mut self, usage: Usage, now: Timestamp) {

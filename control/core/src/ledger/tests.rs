@@ -109,3 +109,118 @@ fn a_lowered_cap_does_not_underflow() {
     assert!(ledger.grant(&request(2, 1), 10, &POLICY, at(1)).is_err());
     assert_eq!(ledger.standing(10).remaining, 10);
 }
+
+mod recovery {
+    use super::*;
+
+    const CAP: u64 = 100_000;
+
+    fn node(name: u128) -> NodeId {
+        NodeId::from_uuid(Uuid::from_u128(name))
+    }
+
+    fn spent(since: u128, bytes_in: u64, bytes_out: u64, reserved: u64) -> Spent {
+        Spent { since: LeaseId::from_uuid(Uuid::from_u128(since)), bytes_in, bytes_out, reserved }
+    }
+
+    /// A ledger that has granted node 1 these leases of 400, in this order.
+    fn granted(leases: &[u128]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for &lease in leases {
+            ledger.grant(&request(lease, 400), CAP, &POLICY, at(0)).expect("plenty");
+        }
+        ledger
+    }
+
+    fn used(ledger: &Ledger) -> Usage {
+        assert!(ledger.open.is_empty() && ledger.settled.is_empty(), "all settled: {ledger:?}");
+        ledger.standing(CAP).used
+    }
+
+    #[test]
+    fn a_dead_nodes_leases_are_charged_what_was_spent_and_reserved_and_the_rest_returned() {
+        let mut ledger = granted(&[1, 2]);
+        ledger.report(&report(1, 1, 10, 20, false), at(1));
+        ledger.recover(node(1), &spent(1, 300, 200, 64), at(2));
+        assert_eq!(used(&ledger), Usage { bytes_in: 300, bytes_out: 200, forfeited: 64 });
+        assert_eq!(ledger.charged(), 564);
+    }
+
+    #[test]
+    fn what_was_settled_since_the_first_lease_is_not_charged_again() {
+        let mut ledger = granted(&[1, 2]);
+        ledger.report(&report(1, 1, 150, 250, true), at(1));
+        ledger.report(&report(2, 1, 5, 5, false), at(1));
+        ledger.recover(node(1), &spent(1, 170, 260, 0), at(2));
+        assert_eq!(used(&ledger), Usage { bytes_in: 170, bytes_out: 260, forfeited: 0 });
+    }
+
+    #[test]
+    fn recovering_again_changes_nothing() {
+        let mut ledger = granted(&[1]);
+        ledger.recover(node(1), &spent(1, 30, 0, 0), at(1));
+        let once = ledger.clone();
+        ledger.recover(node(1), &spent(1, 30, 0, 0), at(1));
+        assert_eq!(ledger, once);
+    }
+
+    #[test]
+    fn a_lease_that_expired_is_charged_in_full_and_the_others_by_use() {
+        let mut ledger = granted(&[1]);
+        ledger.report(&report(1, 1, 30, 0, false), at(1));
+        ledger.grant(&request(2, 400), CAP, &POLICY, at(50)).expect("plenty");
+        // Of the first 50 moved, of the second 40: what the first did not report is charged to the second too.
+        ledger.recover(node(1), &spent(1, 90, 0, 0), at(60));
+        assert_eq!(used(&ledger), Usage { bytes_in: 90, bytes_out: 0, forfeited: 370 });
+    }
+
+    #[test]
+    fn bytes_forfeited_by_one_lease_do_not_pay_for_later_bytes_of_another() {
+        let mut ledger = granted(&[1]);
+        ledger.grant(&request(2, 400), CAP, &POLICY, at(50)).expect("plenty");
+        ledger.advance(at(60));
+        assert_eq!(ledger.standing(CAP).used.forfeited, 400);
+        ledger.recover(node(1), &spent(1, 0, 100, 0), at(90));
+        assert_eq!(used(&ledger), Usage { bytes_in: 0, bytes_out: 100, forfeited: 400 });
+    }
+
+    #[test]
+    fn a_grant_whose_answer_was_lost_hides_no_bytes() {
+        let mut ledger = granted(&[1, 2]);
+        // The node never heard of 2. It settles 1, holds nothing by its own account, and begins anew with 3.
+        ledger.report(&report(1, 1, 400, 0, true), at(1));
+        ledger.grant(&request(3, 400), CAP, &POLICY, at(2)).expect("plenty");
+        ledger.recover(node(1), &spent(3, 300, 0, 0), at(3));
+        assert_eq!(used(&ledger), Usage { bytes_in: 700, bytes_out: 0, forfeited: 0 });
+    }
+
+    #[test]
+    fn settled_bytes_are_kept_no_longer_than_a_node_holds_leases() {
+        let mut ledger = granted(&[1]);
+        ledger.report(&report(1, 1, 400, 0, true), at(1));
+        assert!(ledger.settled.is_empty());
+        ledger.grant(&request(2, 400), CAP, &POLICY, at(2)).expect("plenty");
+        ledger.advance(at(62));
+        assert!(ledger.settled.is_empty());
+    }
+
+    #[test]
+    fn never_more_than_granted_is_charged_nor_less_than_reported() {
+        let mut ledger = granted(&[1, 2]);
+        ledger.recover(node(1), &spent(1, u64::MAX, u64::MAX, u64::MAX), at(1));
+        assert_eq!(ledger.charged(), 800);
+        let mut ledger = granted(&[1, 2]);
+        ledger.report(&report(2, 1, 70, 7, false), at(1));
+        ledger.recover(node(1), &spent(1, 0, 0, 0), at(2));
+        assert_eq!(used(&ledger), Usage { bytes_in: 70, bytes_out: 7, forfeited: 0 });
+    }
+
+    #[test]
+    fn other_nodes_keep_their_leases() {
+        let mut ledger = granted(&[1]);
+        let other = LeaseRequest { node: node(9), ..request(5, 400) };
+        ledger.grant(&other, CAP, &POLICY, at(0)).expect("plenty");
+        ledger.recover(node(1), &spent(1, 1, 0, 0), at(1));
+        assert_eq!((ledger.open.len(), ledger.settled.len(), ledger.charged()), (1, 1, 401));
+    }
+}
