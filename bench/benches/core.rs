@@ -1,0 +1,222 @@
+//! What core costs where it is asked most often: once a request, once a read or write, once a lease.
+//!
+//! Every input is fixed, so two runs measure the same work. `yardstick` is a plain atomic addition: a machine's noise
+//! moves it as well, so ratios to it say more than nanoseconds do. `bench/README.md` says how to read the numbers.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion};
+use runit_core::budget::{Budget, Direction};
+use runit_core::lease_book::LeaseBook;
+use runit_core::ledger::{BUCKET, Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Usage, WINDOW};
+use runit_core::permit::authorize;
+use runit_core::session::SessionStatus;
+use runit_core::time::millis;
+use runit_core::{
+    AccessToken, LeaseId, Lock, LockMode, NodeId, Presented, RenterAddress, Secret, SecretHash, SessionId, SessionView,
+    Timestamp, UpstreamPolicy, UpstreamUrl,
+};
+use uuid::Uuid;
+
+const TOKEN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+/// One read of the proxy. Fewer bytes than that are spent of it, so that one budget lasts for a whole run.
+const WANT: usize = 16 * 1024;
+const MIB: u64 = 1 << 20;
+/// Now, for the ledger: noon of the 22nd of November 2026, in UTC.
+const NOW: Timestamp = Timestamp::from_unix_ms(1_795_348_800_000);
+const POLICY: LeasePolicy = LeasePolicy { min_bytes: MIB, max_bytes: 64 * MIB, ttl: Duration::from_secs(60) };
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    yardstick(&mut criterion);
+    token(&mut criterion);
+    permit(&mut criterion);
+    budget(&mut criterion);
+    lease_book(&mut criterion);
+    ledger(&mut criterion);
+    criterion.final_summary();
+}
+
+fn yardstick(criterion: &mut Criterion) {
+    let counter = AtomicU64::new(0);
+    criterion.bench_function("yardstick/fetch_add", |b| b.iter(|| counter.fetch_add(1, Ordering::SeqCst)));
+}
+
+/// A renter's token, from the text in a header to what is looked up: once or twice a request.
+fn token(criterion: &mut Criterion) {
+    criterion.bench_function("token/parse_and_hash", |b| {
+        b.iter(|| AccessToken::parse(black_box(TOKEN)).map(|token| token.hash()));
+    });
+}
+
+/// The decision on a request: once a request.
+fn permit(criterion: &mut Criterion) {
+    let session = locked_session();
+    let by_token = Presented { cookie: None, tokens: vec![SecretHash::of(TOKEN)] };
+    // What JupyterLab's page sends: our cookie, and a header of its own that is not ours.
+    let by_cookie = Presented { cookie: Some(SecretHash::of("cookie")), tokens: vec![SecretHash::of("Jupyter's")] };
+    let wrong = Presented { cookie: None, tokens: vec![SecretHash::of("guess")] };
+    let (home, elsewhere) = (address(1), address(2));
+    let mut group = criterion.benchmark_group("authorize");
+    for (name, presented, from) in [
+        ("by_token", &by_token, home),
+        ("by_cookie", &by_cookie, home),
+        ("wrong_token", &wrong, home),
+        ("wrong_address", &by_token, elsewhere),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| authorize(black_box(&session), black_box(presented), black_box(from), LockMode::Exact));
+        });
+    }
+    group.finish();
+}
+
+/// The meter: once a read or write of a socket.
+fn budget(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("budget");
+    let budget = full_budget();
+    group.bench_function("reserve_and_spend", |b| b.iter(|| pass_one_byte(&budget)));
+    let empty = Budget::default();
+    group.bench_function("reserve_of_nothing", |b| b.iter(|| black_box(&empty).reserve(WANT).bytes()));
+    // Each of two threads passes as many bytes as asked for, on one session: the time of the slower one.
+    group.bench_function("reserve_and_spend_by_two_threads", |b| {
+        b.iter_custom(|iterations| {
+            let budget = full_budget();
+            let start = Barrier::new(2);
+            let timed = || {
+                start.wait();
+                let begun = Instant::now();
+                (0..iterations).for_each(|_| pass_one_byte(&budget));
+                begun.elapsed()
+            };
+            thread::scope(|scope| {
+                let other = scope.spawn(timed);
+                let mine = timed();
+                mine.max(other.join().expect("nothing in it panics"))
+            })
+        });
+    });
+    group.finish();
+}
+
+/// Which lease spent bytes belong to: twice a second for each active session, and before each lease.
+fn lease_book(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("lease_book");
+    for leases in [1, 4] {
+        let budget = full_budget();
+        let mut book = LeaseBook::new(session_id());
+        for number in 0..leases {
+            let lease = Lease { id: lease_id(number), granted: 1000 * MIB, ttl: POLICY.ttl };
+            book.add(&lease, Instant::now(), Duration::from_secs(5));
+        }
+        group.bench_function(format!("spend_and_attribute_of_{leases}"), |b| {
+            b.iter(|| {
+                pass_one_byte(&budget);
+                book.attribute(&budget);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The durable ledger's rules, without the store: a few times a second for each active session.
+fn ledger(criterion: &mut Criterion) {
+    let full = full_ledger();
+    let request = lease_request(99);
+    let report = |closing| LeaseReport {
+        lease: lease_id(0),
+        session: session_id(),
+        sequence: 2,
+        bytes_in: 10,
+        bytes_out: 1000,
+        closing,
+    };
+    let mut group = criterion.benchmark_group("ledger_of_288_buckets");
+    group.bench_function("grant", |b| {
+        b.iter_batched_ref(
+            || full.clone(),
+            |ledger| ledger.grant(black_box(&request), u64::MAX, &POLICY, NOW),
+            BatchSize::SmallInput,
+        );
+    });
+    for (name, report) in [("report", report(false)), ("report_closing", report(true))] {
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(|| full.clone(), |ledger| ledger.report(black_box(&report), NOW), BatchSize::SmallInput);
+        });
+    }
+    group.bench_function("standing", |b| b.iter(|| black_box(&full).standing(10_240 * MIB)));
+    group.finish();
+}
+
+fn pass_one_byte(budget: &Budget) {
+    budget.reserve(black_box(WANT)).spend(Direction::Out, 1);
+}
+
+/// As much as a budget holds: four thousand million iterations.
+fn full_budget() -> Budget {
+    let budget = Budget::default();
+    budget.deposit(u64::from(u32::MAX)).expect("the most that fits");
+    budget
+}
+
+/// A whole day of usage in every bucket, and two leases open.
+fn full_ledger() -> Ledger {
+    let this = NOW.unix_ms() / millis(BUCKET);
+    let day = millis(WINDOW) / millis(BUCKET);
+    let usage = Usage { bytes_in: 1_000, bytes_out: 30_000_000, forfeited: 0 };
+    let closed: BTreeMap<u64, Usage> = (this - day + 1..=this).map(|bucket| (bucket, usage)).collect();
+    assert_eq!(closed.len(), 288);
+    let mut ledger = Ledger { closed, latest: NOW, ..Ledger::default() };
+    for number in 0..2 {
+        ledger.grant(&lease_request(number), u64::MAX, &POLICY, NOW).expect("no cap");
+    }
+    ledger
+}
+
+fn lease_request(number: u128) -> LeaseRequest {
+    LeaseRequest { lease: lease_id(number), node: node_id(), session: session_id(), want: 8 * MIB }
+}
+
+fn locked_session() -> SessionView {
+    let lock = Lock {
+        token: SecretHash::of(TOKEN),
+        address: address(1),
+        cookie: Some(SecretHash::of("cookie")),
+        taken_at: NOW,
+        renter_seen_at: NOW,
+    };
+    SessionView {
+        id: session_id(),
+        revision: 1,
+        status: SessionStatus::Locked,
+        lock: Some(lock),
+        upstream: UpstreamUrl::parse("https://calm-red-fox.trycloudflare.com", &UpstreamPolicy::default())
+            .expect("a quick tunnel's"),
+        credential: Secret::new("credential"),
+        cap_bytes: 10_240 * MIB,
+    }
+}
+
+fn address(last: u8) -> RenterAddress {
+    RenterAddress::new([192, 0, 2, last].into())
+}
+
+fn session_id() -> SessionId {
+    SessionId::from_uuid(Uuid::from_u128(1))
+}
+
+fn node_id() -> NodeId {
+    NodeId::from_uuid(Uuid::from_u128(2))
+}
+
+fn lease_id(number: u128) -> LeaseId {
+    LeaseId::from_uuid(Uuid::from_u128(1000 + number))
+}
