@@ -51,7 +51,7 @@ fn run(config: Option<PathBuf>) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let listen = settings.control.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        tracing::info!(%listen, "the control API listens");
+        tracing::info!(listen = %listener.local_addr()?, "the control API listens");
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let shutdown = async move {
             tokio::select! {

@@ -64,6 +64,8 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionReleased
         | EventKind::SessionAutoUnlocked
         | EventKind::SessionRemoved
+        | EventKind::Bandwidth80Percent
+        | EventKind::Bandwidth95Percent
         | EventKind::BandwidthExceeded => false,
     }
 }

@@ -30,6 +30,12 @@ pub enum EventKind {
     SessionAutoUnlocked,
     /// The session was deregistered, or its provider was silent for too long.
     SessionRemoved,
+    /// Four fifths of the cap are used.
+    #[serde(rename = "BANDWIDTH_80_PERCENT")]
+    Bandwidth80Percent,
+    /// All but a twentieth of the cap is used.
+    #[serde(rename = "BANDWIDTH_95_PERCENT")]
+    Bandwidth95Percent,
     /// The cap cut the session off.
     BandwidthExceeded,
     /// An address sent more requests than its limit.
@@ -38,7 +44,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NewProviderRegistered,
         Self::InvalidProviderRegistration,
         Self::SuspiciousProviderUrl,
@@ -49,6 +55,8 @@ impl EventKind {
         Self::SessionReleased,
         Self::SessionAutoUnlocked,
         Self::SessionRemoved,
+        Self::Bandwidth80Percent,
+        Self::Bandwidth95Percent,
         Self::BandwidthExceeded,
         Self::RateLimited,
     ];
@@ -66,6 +74,8 @@ impl EventKind {
             Self::SessionReleased => "SESSION_RELEASED",
             Self::SessionAutoUnlocked => "SESSION_AUTO_UNLOCKED",
             Self::SessionRemoved => "SESSION_REMOVED",
+            Self::Bandwidth80Percent => "BANDWIDTH_80_PERCENT",
+            Self::Bandwidth95Percent => "BANDWIDTH_95_PERCENT",
             Self::BandwidthExceeded => "BANDWIDTH_EXCEEDED",
             Self::RateLimited => "RATE_LIMITED",
         }

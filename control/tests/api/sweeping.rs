@@ -26,6 +26,7 @@ async fn a_silent_provider_is_removed_after_two_minutes_and_no_sooner() {
     let body = json!({ "sessionId": session.id });
     let answer = app.client(1).post_as("/provider/heartbeat", &session.secret, body).await;
     answer.expect_problem(404, "unknown session - re-register required", "re_register_required");
+    app.swept().await; // the event follows the change
     assert_eq!(app.events(&["SESSION_REMOVED"]).await.len(), 1);
 }
 
@@ -66,6 +67,7 @@ async fn an_absent_renter_loses_the_lock_after_a_minute_and_no_sooner() {
     assert_eq!(app.status(&session).await, "LOCKED", "the data plane has seen the renter");
     app.step(SECOND);
     app.until(&session, "RECYCLING").await;
+    app.swept().await; // the event follows the change
     assert_eq!(app.events(&["SESSION_AUTO_UNLOCKED"]).await.len(), 1);
 }
 
