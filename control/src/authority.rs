@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, Unavailable};
 use runit_core::event::{EventKind, SecurityEvent};
-use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Standing};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Spent, Standing};
 use runit_core::session::{Change, Claim, Refusal, Session, SessionStatus, SessionView};
 use runit_core::store::{ChangeError, GrantError, StoreError};
-use runit_core::{LockMode, Rejection, SessionId};
+use runit_core::{LockMode, NodeId, Rejection, SessionId};
 
 use crate::sessions::{Sessions, detached};
 use crate::trail::Trail;
@@ -48,6 +48,10 @@ impl Authority for LocalAuthority {
 
     async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
         self.sessions.store.settle(reports, self.sessions.clock.now()).await.map_err(unavailable)
+    }
+
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>) -> Result<(), Unavailable> {
+        self.sessions.store.recover(node, spent, self.sessions.clock.now()).await.map_err(unavailable)
     }
 
     async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable> {

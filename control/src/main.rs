@@ -49,10 +49,11 @@ fn run(config: Option<PathBuf>) -> anyhow::Result<()> {
     start_log(&settings)?;
     let control = Control::open(&settings, Arc::new(SystemClock))?;
     tokio::runtime::Runtime::new()?.block_on(async {
+        // Before anybody can know that it runs: until then a signal ends the process at once.
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let listen = settings.control.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         tracing::info!(listen = %listener.local_addr()?, "the control API listens");
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let shutdown = async move {
             tokio::select! {
                 _ = interrupt.recv() => {}

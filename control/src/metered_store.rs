@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use runit_core::event::SecurityEvent;
-use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
-use runit_core::{SecretHash, SessionId, Timestamp};
+use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
 
 use crate::metrics::Metrics;
 
@@ -105,6 +105,10 @@ impl Store for MeteredStore {
 
     async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
         self.metered("settle", self.inner.settle(reports, now)).await
+    }
+
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError> {
+        self.metered("recover", self.inner.recover(node, spent, now)).await
     }
 
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {

@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use runit_core::event::SecurityEvent;
-use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
-use runit_core::{SecretHash, SessionId, Timestamp};
+use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
 
 pub use schema::OpenError;
 use worker::{Mode, Worker};
@@ -128,6 +128,20 @@ impl Store for SqliteStore {
                     let mut ledger = known.clone();
                     ledger.report(report, now);
                     ledger_rows::save(db, report.session, Some(&known), &ledger)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .run(move |db| {
+                for (session, spent) in &spent {
+                    let Some(known) = ledger_rows::load(db, *session)? else { continue };
+                    let mut ledger = known.clone();
+                    ledger.recover(node, spent, now);
+                    ledger_rows::save(db, *session, Some(&known), &ledger)?;
                 }
                 Ok(())
             })

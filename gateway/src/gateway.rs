@@ -44,6 +44,7 @@ pub(crate) struct Gateway {
 /// A request that may be passed on, bound to its session.
 #[derive(Debug)]
 pub(crate) struct Admitted {
+    pub(crate) session: Arc<LiveSession>,
     /// The view that the request was authorised under.
     pub(crate) view: Arc<SessionView>,
     pub(crate) upgrade: bool,
@@ -125,7 +126,7 @@ impl Gateway {
         }
         self.bind(&session, &view, connection).await?;
         let upgrade = request_policy::is_upgrade(&head.headers);
-        Ok(Admitted { view, upgrade })
+        Ok(Admitted { session, view, upgrade })
     }
 
     /// The permit of a request, taking the lock where the session is free.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::live::{Drought, LiveSession};
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 
 /// How often usage is reported and idleness looked for.
 const TICK: Duration = Duration::from_millis(500);
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(5);
 /// How often the presence of a renter is reported at the most.
 const PRESENCE: Duration = Duration::from_secs(5);
+/// How often the ledger is asked how a session stands that moves bytes.
+const QUOTA: Duration = Duration::from_secs(2);
 /// Before a lease's end nothing of it is spent any more, for as long.
 const MARGIN: Duration = Duration::from_secs(5);
 /// While others hold what is left of a cap, how often to ask whether some came back.
@@ -31,6 +34,8 @@ const RETRY: Duration = Duration::from_millis(20);
 const DROUGHT_PAUSE: Duration = Duration::from_millis(200);
 /// Output alone shows presence only from so many bytes on: an answer to nobody, such as a ping, is shorter.
 const PRESENT_OUTPUT_BYTES: u64 = 4096;
+/// After this warning there is none.
+const GRAVEST: EventKind = EventKind::Bandwidth95Percent;
 /// A lease is to last for about so many seconds at the present rate.
 const LEASE_SECONDS: u64 = 4;
 
@@ -54,6 +59,7 @@ struct Active {
     spent_at: Instant,
     present: (u64, u64),
     present_at: Instant,
+    quota_at: Instant,
 }
 
 impl Leasing {
@@ -93,6 +99,7 @@ impl Leasing {
             spent_at: now,
             present: (0, 0),
             present_at: now - PRESENCE,
+            quota_at: now,
         });
         let (bytes_in, bytes_out) = session.budget.spent();
         let moved = bytes_in + bytes_out - entry.spent.0 - entry.spent.1;
@@ -114,9 +121,7 @@ impl Leasing {
             Err(Drought::CapReached(_)) if !matches!(session.drought(), Some(Drought::CapReached(_))) => {
                 let event = SecurityEvent::new(EventKind::BandwidthExceeded, self.clock.now()).session(session.id());
                 self.metrics.caps_reached.inc();
-                if self.authority.record(vec![event]).await.is_err() {
-                    tracing::warn!("a security event could not be recorded");
-                }
+                self.record(event).await;
             }
             Err(Drought::Unavailable) => {
                 self.metrics.leases_failed.inc();
@@ -124,7 +129,25 @@ impl Leasing {
             }
             _ => {}
         }
+        self.note_quota(&session).await;
         session.refill_decided(outcome);
+    }
+
+    /// Hears how the session stands, for the renter to see, and says so when the cap comes near.
+    async fn note_quota(&self, session: &LiveSession) {
+        let spent = session.spent();
+        let Ok(Some(standing)) = self.authority.standing(session.id()).await else { return };
+        let quota = Quota::new(&standing, spent);
+        let before = session.note_quota(quota).and_then(|before| before.warning());
+        if let Some(kind) = quota.warning().filter(|kind| before != Some(*kind) && before != Some(GRAVEST)) {
+            self.record(SecurityEvent::new(kind, self.clock.now()).session(session.id())).await;
+        }
+    }
+
+    async fn record(&self, event: SecurityEvent) {
+        if self.authority.record(vec![event]).await.is_err() {
+            tracing::warn!("a security event could not be recorded");
+        }
     }
 
     async fn lease(&self, session: &Arc<LiveSession>, want: u64) -> Result<u32, Drought> {
@@ -170,6 +193,7 @@ impl Leasing {
         let mut books = Vec::new();
         let mut reports = Vec::new();
         let mut present = Vec::new();
+        let mut moved = Vec::new();
         for entry in active.values_mut() {
             let session = Arc::clone(&entry.session);
             self.meter(entry, now);
@@ -181,6 +205,10 @@ impl Leasing {
             }
             let idle = now.duration_since(entry.spent_at) >= IDLE;
             let mine = wind_down(&session, now, idle, all).await;
+            if !mine.is_empty() && now.duration_since(entry.quota_at) >= QUOTA {
+                entry.quota_at = now;
+                moved.push(Arc::clone(&session));
+            }
             if !mine.is_empty() {
                 reports.extend(mine.iter().copied());
                 books.push((session, mine));
@@ -195,6 +223,9 @@ impl Leasing {
                 }
                 Err(_) => tracing::warn!("usage could not be reported; it will be again"),
             }
+        }
+        for session in &moved {
+            self.note_quota(session).await;
         }
         if !present.is_empty() && self.authority.present(present).await.is_err() {
             tracing::warn!("presence could not be reported");

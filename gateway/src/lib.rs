@@ -28,6 +28,7 @@ mod metrics;
 mod node;
 mod peer;
 mod proxy;
+mod quota;
 mod request_policy;
 mod target;
 mod tunnel;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Budget, Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::session::SessionStatus;
@@ -11,6 +11,7 @@ use runit_core::{SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
+use crate::quota::Quota;
 
 /// Why the budget is not being refilled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(crate) struct LiveSession {
     /// Told whenever a refill was decided, for or against.
     pub(crate) refilled: Notify,
     someone_starves: AtomicBool,
+    quota: ArcSwapOption<Quota>,
     connections: Mutex<Vec<Weak<Connection>>>,
 }
 
@@ -56,6 +58,7 @@ impl LiveSession {
             refills,
             refilled: Notify::new(),
             someone_starves: AtomicBool::new(false),
+            quota: ArcSwapOption::empty(),
             connections: Mutex::new(Vec::new()),
         }
     }
@@ -175,6 +178,22 @@ impl LiveSession {
         self.refill_asked.store(false, Ordering::SeqCst);
         self.refilled.notify_waiters();
         self.feed_all();
+    }
+
+    /// What the renter can be told of the cap, once it is known.
+    pub(crate) fn quota(&self) -> Option<Arc<Quota>> {
+        self.quota.load_full()
+    }
+
+    /// Notes what the ledger says; returns what was noted before.
+    pub(crate) fn note_quota(&self, quota: Quota) -> Option<Arc<Quota>> {
+        self.quota.swap(Some(Arc::new(quota)))
+    }
+
+    /// All that this node has spent for it.
+    pub(crate) fn spent(&self) -> u64 {
+        let (bytes_in, bytes_out) = self.budget.spent();
+        bytes_in.saturating_add(bytes_out)
     }
 
     fn feed_all(&self) {

@@ -111,6 +111,10 @@ impl ProxyHttp for Proxy {
         };
         headers::to_renter(answer, &admitted.view, false, self.gateway.secure)
             .map_err(|_| Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, None, None))?;
+        if let Some(quota) = admitted.session.quota() {
+            answer.insert_header("RateLimit-Policy", quota.policy_field())?;
+            answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
+        }
         ctx.status = Some(answer.status);
         Ok(())
     }

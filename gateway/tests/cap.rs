@@ -123,7 +123,8 @@ async fn exchange(gateway: &TestGateway, id: SessionId, token: &AccessToken) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_byte_passes_and_the_one_after_it_does_not() {
     let mut gateway = TestGateway::start().await;
-    let (id, token) = gateway.session(CAP);
+    // As many digits in the answer's quota fields as below.
+    let (id, token) = gateway.session(9_999);
     let (head, client) = exchange(&gateway, id, &token).await;
     let whole = client.sent + head.len() as u64 + 1000;
     gateway.stop().await;
@@ -239,4 +240,30 @@ async fn without_the_ledger_nothing_beyond_the_lease_passes_and_then_it_recovers
     assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 503);
     gateway.authority.down.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_tells_how_the_cap_stands_and_the_trail_hears_that_it_comes_near() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(100_000);
+    take_lock(&gateway, id, &token).await;
+    let answer = gateway.get(&format!("/s/{id}/download/81000"), &bearer(&token)).await;
+    assert_eq!(answer.header("ratelimit-policy"), Some("\"daily\";q=100000;w=86400"));
+    let left = |answer: &support::Answer| {
+        let field = answer.header("ratelimit").expect("the field");
+        let left = field.strip_prefix("\"daily\";r=").and_then(|rest| rest.split(';').next());
+        left.and_then(|left| left.parse::<u64>().ok()).expect("a number")
+    };
+    let before = left(&answer);
+    assert!((99_000..100_000).contains(&before), "{before}");
+    let after = left(&gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await);
+    assert!((81_000..82_000).contains(&(before - after)), "{before} {after}");
+    let kinds = || gateway.authority.events().iter().map(|event| event.kind).collect::<Vec<_>>();
+    eventually("the first warning", || if kinds() == [EventKind::Bandwidth80Percent] { Ok(()) } else { Err(kinds()) })
+        .await;
+    gateway.get(&format!("/s/{id}/download/15000"), &bearer(&token)).await;
+    eventually("the second warning", || {
+        if kinds() == [EventKind::Bandwidth80Percent, EventKind::Bandwidth95Percent] { Ok(()) } else { Err(kinds()) }
+    })
+    .await;
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::event::SecurityEvent;
-use crate::id::SessionId;
-use crate::ledger::{Lease, LeaseReport, LeaseRequest, Shortage, Standing};
+use crate::id::{NodeId, SessionId};
+use crate::ledger::{Lease, LeaseReport, LeaseRequest, Shortage, Spent, Standing};
 use crate::permit::Rejection;
 use crate::session::{Claim, SessionView};
 
@@ -64,6 +64,9 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Reports what was used of leases. Repeating a report is harmless.
     async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable>;
+
+    /// Settles what a node that died has left open, by its own records. Doing it again changes nothing.
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>) -> Result<(), Unavailable>;
 
     /// What a session's ledger says now.
     async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable>;

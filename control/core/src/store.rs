@@ -6,8 +6,8 @@
 use async_trait::async_trait;
 
 use crate::event::SecurityEvent;
-use crate::id::{ProviderId, SessionId};
-use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage};
+use crate::id::{NodeId, ProviderId, SessionId};
+use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent};
 use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
@@ -106,6 +106,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Books reports ([`Ledger::report`]), in order.
     async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Settles what a node that died has left open ([`Ledger::recover`]). Doing it again changes nothing.
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError>;
 
     /// A session's ledger, brought to `now`; an empty one for a session that never moved a byte.
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError>;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use runit_core::SessionId;
-use runit_core::ledger::{Ledger, OpenLease, Usage};
+use runit_core::ledger::{Ledger, OpenLease, Settled, Usage};
+use runit_core::{NodeId, SessionId};
 use rusqlite::{Connection, named_params, params};
 
 use super::rows::{Columns, id, integer, time};
@@ -15,7 +15,8 @@ pub(super) fn load(db: &Connection, session: SessionId) -> Result<Option<Ledger>
     let mut rows = statement.query([id(session)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let latest = row.time("latest")?;
-    Ok(Some(Ledger { closed: closed(db, session)?, open: open(db, session)?, latest }))
+    let (closed, open, settled) = (closed(db, session)?, open(db, session)?, settled(db, session)?);
+    Ok(Some(Ledger { closed, open, settled, latest }))
 }
 
 /// Writes back what `after` has different from `before`.
@@ -35,7 +36,8 @@ pub(super) fn save(
     let empty = Ledger::default();
     let before = before.unwrap_or(&empty);
     save_closed(db, session, &before.closed, &after.closed)?;
-    save_open(db, session, &before.open, &after.open)
+    save_open(db, session, &before.open, &after.open)?;
+    save_settled(db, session, &before.settled, &after.settled)
 }
 
 fn closed(db: &Connection, session: SessionId) -> Result<BTreeMap<u64, Usage>, DbError> {
@@ -72,6 +74,17 @@ fn open(db: &Connection, session: SessionId) -> Result<Vec<OpenLease>, DbError> 
         });
     }
     Ok(open)
+}
+
+fn settled(db: &Connection, session: SessionId) -> Result<BTreeMap<NodeId, Settled>, DbError> {
+    let mut statement = db.prepare_cached("SELECT node, since, bytes_in, bytes_out FROM settled WHERE session = ?")?;
+    let mut rows = statement.query([id(session)])?;
+    let mut settled = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (bytes_in, bytes_out) = (row.unsigned("bytes_in")?, row.unsigned("bytes_out")?);
+        settled.insert(row.node("node")?, Settled { since: row.lease("since")?, bytes_in, bytes_out });
+    }
+    Ok(settled)
 }
 
 fn save_closed(
@@ -122,6 +135,32 @@ fn save_open(db: &Connection, session: SessionId, before: &[OpenLease], after: &
             ":bytes_out": integer(lease.used.bytes_out),
             ":sequence": integer(lease.sequence),
             ":expires_at": time(lease.expires_at),
+        })?;
+    }
+    Ok(())
+}
+
+fn save_settled(
+    db: &Connection,
+    session: SessionId,
+    before: &BTreeMap<NodeId, Settled>,
+    after: &BTreeMap<NodeId, Settled>,
+) -> Result<(), DbError> {
+    for node in before.keys().filter(|node| !after.contains_key(node)) {
+        db.prepare_cached("DELETE FROM settled WHERE session = ?1 AND node = ?2")?
+            .execute(params![id(session), node.as_uuid().into_bytes()])?;
+    }
+    for (node, settled) in after.iter().filter(|&(node, settled)| before.get(node) != Some(settled)) {
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO settled (session, node, since, bytes_in, bytes_out)
+             VALUES (:session, :node, :since, :bytes_in, :bytes_out)",
+        )?
+        .execute(named_params! {
+            ":session": id(session),
+            ":node": node.as_uuid().into_bytes(),
+            ":since": settled.since.as_uuid().into_bytes(),
+            ":bytes_in": integer(settled.bytes_in),
+            ":bytes_out": integer(settled.bytes_out),
         })?;
     }
     Ok(())

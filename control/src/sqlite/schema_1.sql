@@ -66,6 +66,16 @@ CREATE TABLE leases (
     UNIQUE (session, id)
 ) STRICT;
 
+-- What was settled of the leases of nodes that have some open, since their lease 'since'.
+CREATE TABLE settled (
+    session   BLOB    NOT NULL REFERENCES ledgers (session),
+    node      BLOB    NOT NULL CHECK (length(node) = 16),
+    since     BLOB    NOT NULL CHECK (length(since) = 16),
+    bytes_in  INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    PRIMARY KEY (session, node)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE events (
     place    INTEGER PRIMARY KEY AUTOINCREMENT,
     at       INTEGER NOT NULL,

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use runit_core::authority::{ClaimError, LeaseError, Unavailable};
-use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Standing};
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent, Standing};
 use runit_core::session::{Change, Claim, Offer, Refusal};
 use runit_core::{
-    AccessToken, Authority, Clock, DirectoryChange, LockMode, ProviderId, Rejection, Secret, SecretHash, SecurityEvent,
-    Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
+    AccessToken, Authority, Clock, DirectoryChange, LockMode, NodeId, ProviderId, Rejection, Secret, SecretHash,
+    SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -180,6 +180,18 @@ impl Authority for TestAuthority {
         for report in reports {
             if let Some((_, ledger, _)) = state.sessions.get_mut(&report.session) {
                 ledger.report(&report, now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>) -> Result<(), Unavailable> {
+        self.up()?;
+        let now = self.clock.now();
+        let mut state = self.state();
+        for (session, spent) in spent {
+            if let Some((_, ledger, _)) = state.sessions.get_mut(&session) {
+                ledger.recover(node, &spent, now);
             }
         }
         Ok(())
