@@ -128,13 +128,27 @@ def visit(chromium, node, agent, access):
 
 
 def open_notebook(page, base):
-    """Saves a notebook and opens it. JupyterLab drops what is typed into a new one before it has settled."""
+    """Saves a notebook and opens it from the file browser, in the page that is open.
+
+    JupyterLab shows its kernel as idle before it is connected to it, and forgets what is run in between: so the
+    kernel's first message has to be here before a cell is run.
+    """
     page.evaluate(
-        "async ([url, content]) => await fetch(url, { method: 'PUT', headers: { 'Content-Type': 'application/json' },"
-        " body: JSON.stringify({ type: 'notebook', format: 'json', content }) })",
+        """async ([url, content]) => await fetch(url, {
+            method: "PUT",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ type: "notebook", format: "json", content }),
+        })""",
         [f"{base}/api/contents/probe.ipynb", NOTEBOOK],
     )
-    page.goto(f"{base}/lab/tree/probe.ipynb")
+    page.get_by_title("Refresh the file browser.").click(timeout=PAGE_MS)
+    with page.expect_websocket(
+        lambda websocket: "/channels" in websocket.url, timeout=PAGE_MS
+    ) as channels:
+        page.locator(".jp-DirListing-item", has_text="probe.ipynb").dblclick(
+            timeout=PAGE_MS
+        )
+    channels.value.wait_for_event("framereceived", timeout=PAGE_MS)
     idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     expect(idle).to_be_visible(timeout=PAGE_MS)
 
