@@ -69,7 +69,7 @@ pub struct Upstream {
     /// Names or addresses that may be registered with plain `http://`, and with loopback or private addresses:
     /// for use on one machine.
     pub plain_http_hosts: Vec<String>,
-    /// PEM file of roots that are trusted for providers' certificates, beside the usual ones.
+    /// PEM file of the roots that are trusted for providers' certificates, in place of the system's.
     pub ca_file: Option<PathBuf>,
 }
 

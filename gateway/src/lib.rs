@@ -36,4 +36,4 @@ mod tunnel;
 pub use admin::{Admin, Source};
 pub use app::GatewayApp;
 pub use metrics::Metrics;
-pub use node::Node;
+pub use node::{Node, server_conf};

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Parser;
 use pingora::apps::http_app::HttpServer;
-use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 use runit_config::{Log, LogFormat, NodeSettings};
 use runit_control::{Control, SystemClock};
 use runit_core::Clock;
-use runit_gateway::{Admin, Node};
+use runit_gateway::{Admin, Node, server_conf};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -58,18 +57,10 @@ fn main() -> Result<()> {
 
 fn proxy_server(settings: &NodeSettings, node: &Node, control: &Control) -> Result<Server> {
     let gateway = &settings.gateway;
-    let threads = match gateway.threads {
-        0 => std::thread::available_parallelism()?.get(),
-        threads => threads,
-    };
-    let conf = ServerConf {
-        threads,
-        ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
-        grace_period_seconds: Some(1),
-        graceful_shutdown_timeout_seconds: Some(2),
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
+    if let Some(file) = &settings.upstream.ca_file {
+        std::fs::File::open(file).with_context(|| format!("upstream.ca_file: cannot read {}", file.display()))?;
+    }
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
     server.bootstrap();
     let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration));
     proxy.add_tcp(&available(gateway.listen, "gateway.listen")?);

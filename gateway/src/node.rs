@@ -22,6 +22,21 @@ use crate::metrics::Metrics;
 use crate::peer::UpstreamTimeouts;
 use crate::proxy::Proxy;
 
+/// Pingora's configuration, as the settings have it.
+pub fn server_conf(settings: &NodeSettings) -> ServerConf {
+    let threads = match settings.gateway.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    };
+    ServerConf {
+        threads,
+        ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
+        grace_period_seconds: Some(1),
+        graceful_shutdown_timeout_seconds: Some(2),
+        ..ServerConf::default()
+    }
+}
+
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 

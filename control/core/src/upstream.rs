@@ -14,7 +14,7 @@ use url::{Host, Url};
 pub struct UpstreamPolicy {
     /// Further host names, reached over TLS.
     pub hosts: Vec<String>,
-    /// Host names or addresses that may be reached over plain HTTP and may be private: local use.
+    /// Host names or addresses that may be reached over plain HTTP (or TLS) and may be private: local use.
     pub plain_http_hosts: Vec<String>,
 }
 
@@ -29,7 +29,9 @@ pub struct UpstreamUrl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Scheme {
     Https,
-    /// Plain HTTP, which only a listed host may use.
+    /// TLS with a host for local use.
+    LocalHttps,
+    /// Plain HTTP, which only a host for local use may speak.
     LocalHttp,
 }
 
@@ -64,6 +66,7 @@ impl UpstreamUrl {
         let scheme = match url.scheme() {
             "https" if is_quick_tunnel(&host) && port == 443 => Scheme::Https,
             "https" if listed(&policy.hosts) => Scheme::Https,
+            "https" if listed(&policy.plain_http_hosts) => Scheme::LocalHttps,
             "http" if listed(&policy.plain_http_hosts) => Scheme::LocalHttp,
             _ => return Err(InvalidUpstream),
         };
@@ -82,14 +85,14 @@ impl UpstreamUrl {
 
     /// Whether the connection is encrypted and the host's name verified.
     pub fn is_tls(&self) -> bool {
-        self.scheme == Scheme::Https
+        self.scheme != Scheme::LocalHttp
     }
 
     /// Whether `address`, which the host resolved to, may be dialled.
     pub fn may_dial(&self, address: IpAddr) -> bool {
         match self.scheme {
             Scheme::Https => is_public(address),
-            Scheme::LocalHttp => true,
+            Scheme::LocalHttps | Scheme::LocalHttp => true,
         }
     }
 
@@ -97,7 +100,7 @@ impl UpstreamUrl {
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.scheme, self.port) {
-            (Scheme::Https, 443) | (Scheme::LocalHttp, 80) => host,
+            (Scheme::Https | Scheme::LocalHttps, 443) | (Scheme::LocalHttp, 80) => host,
             (_, port) => format!("{host}:{port}"),
         }
     }
@@ -200,6 +203,7 @@ mod tests {
             ("https://gpu.example.org:8443", "gpu.example.org:8443"),
             ("http://127.0.0.1:8888", "127.0.0.1:8888"),
             ("http://localhost", "localhost"),
+            ("https://localhost:8443", "localhost:8443"),
         ] {
             let url = UpstreamUrl::parse(text, &policy()).expect(text);
             assert_eq!(url.authority(), authority);
@@ -231,7 +235,7 @@ mod tests {
             "https://calm\u{2010}red.trycloudflare.com",
             "https://gpu.example.org.",
             "https://evil.gpu.example.org",
-            "https://127.0.0.1",
+            "https://127.0.0.2",
             "http://127.1:8888",
             "http://2130706433:8888",
             "http://0x7f.0.0.1:8888",
@@ -301,9 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_host_listed_for_plain_http_may_be_private() {
-        let local = UpstreamUrl::parse("http://localhost:8888", &policy()).expect("listed");
-        assert!(local.may_dial(IpAddr::from([127, 0, 0, 1])));
-        assert!(!local.is_tls());
+    fn only_a_host_for_local_use_may_be_private() {
+        for (url, tls) in [("http://localhost:8888", false), ("https://localhost:8443", true)] {
+            let local = UpstreamUrl::parse(url, &policy()).expect("listed");
+            assert!(local.may_dial(IpAddr::from([127, 0, 0, 1])));
+            assert_eq!(local.is_tls(), tls);
+        }
+        let listed = UpstreamUrl::parse("https://gpu.example.org", &policy()).expect("listed");
+        assert!(!listed.may_dial(IpAddr::from([127, 0, 0, 1])));
     }
 }

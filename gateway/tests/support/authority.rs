@@ -64,11 +64,17 @@ impl TestAuthority {
 
     /// A READY session at a plain HTTP upstream, with one token.
     pub fn session(&self, upstream: std::net::SocketAddr, cap_bytes: u64) -> (SessionId, AccessToken) {
+        self.session_at(&format!("http://{upstream}"), cap_bytes)
+    }
+
+    /// The same at any URL of this machine.
+    pub fn session_at(&self, url: &str, cap_bytes: u64) -> (SessionId, AccessToken) {
         let id = SessionId::from_uuid(Uuid::new_v4());
-        let policy = UpstreamPolicy { plain_http_hosts: vec![upstream.ip().to_string()], ..Default::default() };
+        let local = ["127.0.0.1", "localhost"].map(str::to_owned);
+        let policy = UpstreamPolicy { plain_http_hosts: local.to_vec(), ..Default::default() };
         let credential = Secret::new("upstream-credential");
         let offer = Offer {
-            upstream: UpstreamUrl::parse(&format!("http://{upstream}"), &policy).expect("listed"),
+            upstream: UpstreamUrl::parse(url, &policy).expect("listed"),
             sealed_credential: Vec::new(),
             credential_hash: credential.hash(),
             hardware: None,
