@@ -49,6 +49,7 @@ store_contract! {
     usage_and_leases_are_as_before_after_a_restart,
     a_repeated_or_older_report_changes_nothing,
     an_unsettled_lease_is_charged_in_full_and_comes_free_after_a_day,
+    a_dead_nodes_leases_are_settled_by_what_it_left_behind,
     concurrent_leases_never_pass_the_cap,
     events_are_kept_in_order,
 }

@@ -30,6 +30,12 @@ impl Clock for StepClock {
     }
 }
 
+impl StepClock {
+    pub(crate) fn step(&self, time: Duration) {
+        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
 pub(crate) struct TestApp {
     pub(crate) clock: Arc<StepClock>,
     pub(crate) control: Control,
@@ -103,7 +109,7 @@ impl TestApp {
         app
     }
 
-    /// Stops, and starts again over the same data, with settings changed as said.
+    /// Stops, and starts again over the same data, with whatever was said done in between.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut NodeSettings)) {
         self.stop().await;
         change(&mut self.settings);
@@ -142,7 +148,7 @@ impl TestApp {
     }
 
     pub(crate) fn step(&self, time: Duration) {
-        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.step(time);
     }
 
     /// A client at 127.0.0.`last`.

@@ -76,7 +76,8 @@ async fn after_a_restart_silence_counts_from_the_start() {
     let mut app = TestApp::start().await;
     let (session, rented) = (app.register().await, app.register().await);
     app.claim(&rented.token, 2, None).await.unwrap();
-    app.stop_for(3600 * SECOND).await;
+    let clock = app.clock.clone();
+    app.restart_with(|_| clock.step(3600 * SECOND)).await;
     app.step(59 * SECOND);
     app.swept().await;
     assert_eq!((&*app.status(&session).await, &*app.status(&rented).await), ("READY", "LOCKED"));
@@ -87,11 +88,4 @@ async fn after_a_restart_silence_counts_from_the_start() {
     app.step(SECOND);
     app.until(&rented, "unknown session").await;
     assert_eq!(app.status(&session).await, "READY");
-}
-
-impl TestApp {
-    async fn stop_for(&mut self, time: Duration) {
-        self.step(time);
-        self.restart().await;
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runit_core::event::{EventKind, SecurityEvent};
-use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage};
+use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage, Spent};
 use runit_core::session::{Change, Claim, Offer, Refusal, Session, SessionState, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store};
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
@@ -73,8 +73,11 @@ fn release(token: &str) -> Change {
 }
 
 fn lease(session: u128, lease: u128, want: u64) -> LeaseRequest {
-    let node = NodeId::from_uuid(Uuid::from_u128(9));
-    LeaseRequest { lease: LeaseId::from_uuid(Uuid::from_u128(lease)), node, session: id(session), want }
+    LeaseRequest { lease: LeaseId::from_uuid(Uuid::from_u128(lease)), node: node(), session: id(session), want }
+}
+
+fn node() -> NodeId {
+    NodeId::from_uuid(Uuid::from_u128(9))
 }
 
 fn report(session: u128, lease: u128, sequence: u64, bytes: (u64, u64), closing: bool) -> LeaseReport {
@@ -305,6 +308,22 @@ pub(crate) async fn an_unsettled_lease_is_charged_in_full_and_comes_free_after_a
     let store = fixture.open();
     store.grant(lease(1, 3, 1_000), policy(), at(26 * HOUR)).await.unwrap();
     assert_eq!(fixture.open().ledger(id(1), at(26 * HOUR)).await.unwrap().charged(), 1_000);
+}
+
+pub(crate) async fn a_dead_nodes_leases_are_settled_by_what_it_left_behind(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.grant(lease(1, 1, 10_000), policy(), at(1)).await.unwrap();
+    store.grant(lease(1, 2, 20_000), policy(), at(2)).await.unwrap();
+    store.settle(vec![report(1, 1, 1, (100, 200), true)], at(3)).await.unwrap();
+    let first = LeaseId::from_uuid(Uuid::from_u128(1));
+    let spent = Spent { since: first, bytes_in: 150, bytes_out: 250, reserved: 7 };
+    for _ in 0..2 {
+        fixture.open().recover(node(), vec![(id(1), spent), (id(8), spent)], at(4)).await.unwrap();
+    }
+    let standing = fixture.open().ledger(id(1), at(5)).await.unwrap().standing(CAP);
+    assert_eq!((standing.used.bytes_in, standing.used.bytes_out), (150, 250), "settled bytes are not charged twice");
+    assert_eq!((standing.used.forfeited, standing.reserved), (7, 0));
 }
 
 pub(crate) async fn concurrent_leases_never_pass_the_cap(fixture: &impl Fixture) {
