@@ -52,6 +52,8 @@ pub struct Gateway {
     pub keepalive_seconds: u64,
     /// How long a WebSocket may be silent both ways, in seconds; 1 to 604,800.
     pub websocket_idle_seconds: u64,
+    /// After a successor took over: how long open connections may stay, in seconds; 0 to 604,800.
+    pub drain_seconds: u64,
     /// Time for TCP and TLS to a provider, in ms; 100 to 600,000.
     pub upstream_connect_timeout_ms: u64,
     /// Time for a provider's first byte, in ms; 100 to 3,600,000.
@@ -168,6 +170,7 @@ impl Default for Gateway {
             head_timeout_ms: 3_000,
             keepalive_seconds: 75,
             websocket_idle_seconds: 3_600,
+            drain_seconds: 3_600,
             upstream_connect_timeout_ms: 10_000,
             upstream_first_byte_timeout_ms: 100_000,
             threads: 0,
@@ -249,6 +252,7 @@ impl Gateway {
         checks.range("gateway.head_timeout_ms", self.head_timeout_ms, 100..=600_000);
         checks.range("gateway.keepalive_seconds", self.keepalive_seconds, 1..=3_600);
         checks.range("gateway.websocket_idle_seconds", self.websocket_idle_seconds, 1..=604_800);
+        checks.range("gateway.drain_seconds", self.drain_seconds, 0..=604_800);
         checks.range("gateway.upstream_connect_timeout_ms", self.upstream_connect_timeout_ms, 100..=600_000);
         checks.range("gateway.upstream_first_byte_timeout_ms", self.upstream_first_byte_timeout_ms, 100..=3_600_000);
         checks.range("gateway.threads", self.threads, 0..=1_024);

@@ -37,6 +37,20 @@ impl Control {
         let _ = self.heartbeats.flush(&*self.sessions.store).await;
     }
 
+    /// Hears of changes that another process makes, while this one does not sweep any more.
+    pub async fn follow_successor(self, stop: impl Future<Output = ()>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.control.sweep_interval_ms.min(200)));
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = &mut stop => return,
+            }
+            // What failed is logged by the store, and tried again at the next tick.
+            let _ = self.sessions.catch_up().await;
+        }
+    }
+
     /// One round: heartbeats are written, other processes heard, then whoever is due is asked about.
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;

@@ -12,6 +12,7 @@ use runit_core::RenterAddress;
 
 use crate::connection::Connection;
 use crate::guard::{Guard, HeadLimits};
+use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, digest_with};
 
@@ -20,6 +21,8 @@ pub struct GatewayApp {
     pub(crate) proxy: Arc<HttpProxy<Proxy>>,
     pub(crate) head_limits: HeadLimits,
     pub(crate) metrics: Arc<Metrics>,
+    /// Pingora's shutdown is for what takes new requests; a tunnel may outlive it.
+    pub(crate) lifecycle: Lifecycle,
     /// How long a WebSocket may be silent both ways.
     pub(crate) websocket_idle: Duration,
 }
@@ -36,8 +39,7 @@ impl ServerApp for GatewayApp {
         ServerApp::process_new(&self.proxy, Box::new(guard), shutdown).await;
         if let Some((tunnel, renter)) = connection.take_tunnel() {
             self.metrics.websockets.inc();
-            let mut shutdown = shutdown.clone();
-            tunnel.run(renter, &connection, self.websocket_idle, shutdown.wait_for(|&stop| stop)).await;
+            tunnel.run(renter, &connection, self.websocket_idle, self.lifecycle.ending()).await;
             self.metrics.websockets.dec();
         }
         self.metrics.connections.dec();

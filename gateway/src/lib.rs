@@ -23,6 +23,7 @@ mod guard;
 mod head;
 mod headers;
 mod leasing;
+mod lifecycle;
 mod live;
 mod metrics;
 mod node;
@@ -35,5 +36,6 @@ mod tunnel;
 
 pub use admin::{Admin, Source};
 pub use app::GatewayApp;
+pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;
 pub use node::{Node, server_conf};

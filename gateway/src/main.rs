@@ -6,18 +6,27 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use pingora::apps::http_app::HttpServer;
+use pingora::server::configuration::Opt;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 use runit_config::{Log, LogFormat, NodeSettings};
 use runit_control::{Control, SystemClock};
 use runit_core::Clock;
-use runit_gateway::{Admin, Node, server_conf};
-use tokio::sync::watch;
+use runit_gateway::{Admin, Lifecycle, Node, server_conf};
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
+
+mod process_file;
+
+use process_file::ProcessFile;
+
+/// How long a predecessor may take to let go of the control API's socket.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 
 /// The RUNIT gateway with its control API.
 #[derive(Parser)]
@@ -26,6 +35,10 @@ struct Arguments {
     /// Settings, as TOML; `RUNIT_<SECTION>__<KEY>` in the environment comes before them.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Take over the listening sockets of the process that runs with the same data directory. It keeps its open
+    /// connections until they end, or until its drain deadline.
+    #[arg(long)]
+    upgrade: bool,
 }
 
 fn main() -> Result<()> {
@@ -35,57 +48,101 @@ fn main() -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let control = Control::open(&settings, Arc::clone(&clock)).context("the control plane cannot start")?;
     let node = Node::new(&settings, control.authority(), clock)?;
-    let server = proxy_server(&settings, &node, &control)?;
+    let lifecycle = Lifecycle::default();
+    let process = ProcessFile::beside(&settings.control.data_dir);
+    if arguments.upgrade {
+        process.retire_predecessor()?;
+    }
+    let server = proxy_server(&settings, &node, &control, &lifecycle, arguments.upgrade)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let api = runtime.block_on(tokio::net::TcpListener::bind(settings.control.listen));
-    let api = api.with_context(|| format!("control.listen: cannot listen on {}", settings.control.listen))?;
-    let (proxy_ended, ended) = watch::channel(false);
-    let (settled, all_settled) = watch::channel(false);
-    let serving = runtime.spawn(control.serve(api, until(all_settled)));
-    let settling = runtime.spawn(node.run(until(ended)));
+    let api = runtime.block_on(listen(settings.control.listen, arguments.upgrade))?;
+    process.claim()?;
+    let (metrics, drain) = (node.metrics(), Duration::from_secs(settings.gateway.drain_seconds));
+    let ended = Arc::new(Notify::new());
+    let settled = Arc::new(Notify::new());
+    let serving = runtime.spawn(serve_until_settled(control, api, lifecycle.clone(), Arc::clone(&settled)));
+    let settling = runtime.spawn({
+        let ended = Arc::clone(&ended);
+        async move { node.run(ended.notified()).await }
+    });
     tracing::info!(gateway = %settings.gateway.listen, control = %settings.control.listen, "started");
 
-    server.run(RunArgs::default());
-    proxy_ended.send_replace(true);
+    let signals = Box::new(lifecycle.clone());
+    // It only returns long after the end that `lifecycle` times.
+    std::thread::spawn(move || server.run(RunArgs { shutdown_signal: signals }));
+    runtime.block_on(lifecycle.ended(&metrics, drain));
+    ended.notify_one();
     runtime.block_on(settling)?;
-    settled.send_replace(true);
+    settled.notify_one();
     runtime.block_on(serving)??;
+    process.release();
     tracing::info!("stopped");
     Ok(())
 }
 
-fn proxy_server(settings: &NodeSettings, node: &Node, control: &Control) -> Result<Server> {
+/// Serves the control API while this process is the current one; then only follows what its successor changes.
+async fn serve_until_settled(
+    control: Control,
+    api: tokio::net::TcpListener,
+    lifecycle: Lifecycle,
+    settled: Arc<Notify>,
+) -> std::io::Result<()> {
+    control.serve(api, async move { lifecycle.retired().await }).await?;
+    control.follow_successor(settled.notified()).await;
+    Ok(())
+}
+
+/// The control API's socket. A predecessor lets go of it as soon as it is told to retire.
+async fn listen(address: SocketAddr, upgrade: bool) -> Result<tokio::net::TcpListener> {
+    let patience = if upgrade { TAKE_OVER } else { Duration::ZERO };
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => {
+                return Err(error).with_context(|| format!("control.listen: cannot listen on {address}"));
+            }
+        }
+    }
+}
+
+fn proxy_server(
+    settings: &NodeSettings,
+    node: &Node,
+    control: &Control,
+    lifecycle: &Lifecycle,
+    upgrade: bool,
+) -> Result<Server> {
     let gateway = &settings.gateway;
     if let Some(file) = &settings.upstream.ca_file {
         std::fs::File::open(file).with_context(|| format!("upstream.ca_file: cannot read {}", file.display()))?;
     }
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
+    let mut server = Server::new_with_opt_and_conf(Some(Opt { upgrade, ..Opt::default() }), server_conf(settings));
     server.bootstrap();
-    let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration));
-    proxy.add_tcp(&available(gateway.listen, "gateway.listen")?);
+    let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration, lifecycle.clone()));
+    proxy.add_tcp(&available(gateway.listen, "gateway.listen", upgrade)?);
     let (metrics, control) = (node.metrics(), control.clone());
     let admin = Admin {
         sources: vec![Arc::new(move || metrics.gather()), Arc::new(move || control.gather())],
         operator_key: gateway.operator_key.as_ref().map(runit_core::Secret::hash),
     };
     let mut admin = Service::new("admin".to_owned(), HttpServer::new_app(admin));
-    admin.add_tcp(&available(gateway.admin_listen, "gateway.admin_listen")?);
+    admin.add_tcp(&available(gateway.admin_listen, "gateway.admin_listen", upgrade)?);
     admin.threads = Some(1);
     server.add_service(proxy);
     server.add_service(admin);
     Ok(server)
 }
 
-/// The address as Pingora wants it, if it can be listened on: Pingora itself would panic.
-fn available(address: SocketAddr, key: &str) -> Result<String> {
+/// The address as Pingora wants it, if it can be listened on: Pingora itself would panic. An inherited socket can.
+fn available(address: SocketAddr, key: &str, inherited: bool) -> Result<String> {
+    if inherited {
+        return Ok(address.to_string());
+    }
     TcpListener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))?;
     Ok(address.to_string())
-}
-
-async fn until(mut flag: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is the end as well.
-    let _ = flag.wait_for(|&set| set).await;
 }
 
 fn log_as(settings: &Log) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::events::{EventSink, record};
 use crate::gateway::Gateway;
 use crate::guard::HeadLimits;
 use crate::leasing::Leasing;
+use crate::lifecycle::Lifecycle;
 use crate::live::LiveSession;
 use crate::metrics::Metrics;
 use crate::peer::UpstreamTimeouts;
@@ -31,8 +32,9 @@ pub fn server_conf(settings: &NodeSettings) -> ServerConf {
     ServerConf {
         threads,
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
-        grace_period_seconds: Some(1),
-        graceful_shutdown_timeout_seconds: Some(2),
+        // The end is not Pingora's to time: see `Lifecycle`.
+        grace_period_seconds: Some(settings.gateway.drain_seconds.saturating_add(60)),
+        upgrade_sock: settings.control.data_dir.join("upgrade.sock").display().to_string(),
         ..ServerConf::default()
     }
 }
@@ -117,7 +119,7 @@ impl Node {
     }
 
     /// The server app for Pingora.
-    pub fn app(&self, conf: &Arc<ServerConf>) -> GatewayApp {
+    pub fn app(&self, conf: &Arc<ServerConf>, lifecycle: Lifecycle) -> GatewayApp {
         let proxy = Proxy {
             gateway: Arc::clone(&self.gateway),
             timeouts: self.timeouts,
@@ -130,6 +132,7 @@ impl Node {
             proxy: Arc::new(proxy),
             head_limits: self.head_limits,
             metrics: Arc::clone(&self.metrics),
+            lifecycle,
             websocket_idle: self.websocket_idle,
         }
     }

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "a module of test files, not of a library")]
 
 pub mod authority;
+pub mod process;
 pub mod upstream;
 
 use std::net::SocketAddr;
@@ -15,13 +16,14 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use runit_config::NodeSettings;
 use runit_core::{AccessToken, Authority, Clock, SessionId};
-use runit_gateway::{Metrics, Node, server_conf};
+use runit_gateway::{Lifecycle, Metrics, Node, server_conf};
 use std::os::fd::AsRawFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 pub use authority::{TestAuthority, TestClock};
+pub use process::Installation;
 pub use upstream::TestUpstream;
 
 /// Nothing here takes this long unless it hangs.
@@ -50,7 +52,7 @@ impl TestGateway {
         let node = Node::new(&settings, Arc::clone(&authority) as Arc<dyn Authority>, clock as Arc<dyn Clock>);
         let node = node.expect("metrics do not clash");
         let metrics = node.metrics();
-        let app = Arc::new(node.app(&Arc::new(server_conf(&settings))));
+        let app = Arc::new(node.app(&Arc::new(server_conf(&settings)), Lifecycle::default()));
         let (stop, stopped) = oneshot::channel();
         let node = tokio::spawn(node.run(async { drop(stopped.await) }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

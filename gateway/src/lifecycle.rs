@@ -1,0 +1,119 @@
+//! How a process ends: at once, or by handing its sockets to a successor and keeping its connections for a while.
+//!
+//! | signal | what happens |
+//! | --- | --- |
+//! | `SIGTERM` | no new connections; WebSockets are told to come back (close code 1012); the end |
+//! | `SIGINT` | the same |
+//! | `SIGQUIT` | the listening sockets go to the successor that waits for them; connections stay until they end by themselves, or until the drain deadline, when it goes on as with `SIGTERM` |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// What ends by itself has so long to do it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Pingora goes on accepting for five seconds after it has passed its sockets on.
+const OVERLAP: Duration = Duration::from_secs(6);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Where in its life a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// A successor has the sockets.
+    Draining,
+    Ending,
+}
+
+/// The life of one process.
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    phase: Arc<watch::Sender<Phase>>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { phase: Arc::new(watch::Sender::new(Phase::Running)) }
+    }
+}
+
+impl Lifecycle {
+    /// Resolves when new work is a successor's, or nobody's.
+    pub async fn retired(&self) {
+        self.reach(|phase| phase != Phase::Running).await;
+    }
+
+    /// Resolves when open WebSockets have to end.
+    pub(crate) async fn ending(&self) {
+        self.reach(|phase| phase == Phase::Ending).await;
+    }
+
+    /// Resolves when the process may end: its connections have, or had their time.
+    pub async fn ended(&self, metrics: &Metrics, drain: Duration) {
+        self.retired().await;
+        let drained = async {
+            tokio::time::sleep(OVERLAP).await;
+            idle(metrics).await;
+        };
+        tokio::select! {
+            () = self.ending() => {}
+            _ = tokio::time::timeout(drain, drained) => {}
+        }
+        self.phase.send_replace(Phase::Ending);
+        if tokio::time::timeout(LAST_WORDS, idle(metrics)).await.is_err() {
+            tracing::warn!(connections = metrics.connections.get(), "connections are ended by force");
+        }
+    }
+
+    async fn reach(&self, wanted: impl Fn(Phase) -> bool) {
+        // The sender is ours, so the channel is open.
+        let _ = self.phase.subscribe().wait_for(|phase| wanted(*phase)).await;
+    }
+}
+
+async fn idle(metrics: &Metrics) {
+    while metrics.connections.get() > 0 {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Lifecycle {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut term = listen(SignalKind::terminate());
+        let mut interrupt = listen(SignalKind::interrupt());
+        let mut quit = listen(SignalKind::quit());
+        let phase = Arc::clone(&self.phase);
+        tokio::select! {
+            _ = quit.recv() => {
+                phase.send_replace(Phase::Draining);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = term.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    phase.send_replace(Phase::Ending);
+                });
+                ShutdownSignal::GracefulUpgrade
+            }
+            _ = term.recv() => {
+                phase.send_replace(Phase::Ending);
+                ShutdownSignal::GracefulTerminate
+            }
+            _ = interrupt.recv() => {
+                phase.send_replace(Phase::Ending);
+                ShutdownSignal::GracefulTerminate
+            }
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Signal {
+    signal(kind).expect("a runtime that watches signals, and none of the forbidden ones")
+}

@@ -1,0 +1,176 @@
+//! The real `runit-gateway` as a process, with its store in a directory of the test's.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use runit_core::{AccessToken, SessionId};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Client, PATIENCE};
+
+/// Addresses and settings that all processes of one test share.
+pub struct Installation {
+    directory: tempfile::TempDir,
+    pub gateway: SocketAddr,
+    pub control: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// One process; killed when it is dropped.
+pub struct Process {
+    child: Child,
+}
+
+/// A session that was registered over the API.
+pub struct Rented {
+    pub id: SessionId,
+    pub token: AccessToken,
+}
+
+impl Installation {
+    pub fn new(more: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [gateway, control, admin] = free_addresses();
+        let settings = format!(
+            "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"http://{gateway}\"\nadmin_listen = \"{admin}\"\n\
+             [control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
+             [upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n{more}",
+            directory.path().join("data").display()
+        );
+        std::fs::write(directory.path().join("runit.toml"), settings).expect("written");
+        Self { directory, gateway, control, admin }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts a process and waits until it answers.
+    pub async fn start(&self) -> Process {
+        self.start_with(&[]).await
+    }
+
+    pub async fn start_with(&self, arguments: &[&str]) -> Process {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_runit-gateway"))
+            .arg("--config")
+            .arg(self.path().join("runit.toml"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary is built");
+        let mut process = Process { child };
+        let claimed = format!("{}\n", process.id());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let claim = std::fs::read_to_string(self.path().join("data/gateway.pid")).unwrap_or_default();
+            if claim == claimed && TcpStream::connect(self.gateway).await.is_ok() {
+                return process;
+            }
+            let ended = process.child.try_wait().expect("our child");
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}, log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    /// Registers a session at `upstream` and asks for a token.
+    pub async fn rent(&self, upstream: SocketAddr) -> Rented {
+        let body = json!({ "providerId": "p", "publicUrl": format!("http://{upstream}"), "token": "secret" });
+        let (status, session) = self.call("POST", "/provider/session", Some(body)).await;
+        assert_eq!(status, 200, "{session}");
+        let text = |name: &str| session[name].as_str().expect("a text").to_owned();
+        let token = AccessToken::parse(&text("accessToken")).expect("a token");
+        Rented { id: text("sessionId").parse().expect("an id"), token }
+    }
+
+    /// Bytes that the renter is told were used: in, out and forfeited together.
+    pub async fn used(&self, rented: &Rented) -> u64 {
+        let (status, usage) = self.call("GET", &format!("/renter/usage/{}", rented.token.expose()), None).await;
+        assert_eq!(status, 200, "{usage}");
+        ["usedIn", "usedOut", "forfeited"].iter().map(|name| usage[name].as_u64().expect("a number")).sum()
+    }
+
+    /// Waits until the renter is told of that many bytes: nodes report twice a second.
+    pub async fn used_at_least(&self, rented: &Rented, bytes: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let used = self.used(rented).await;
+            if used >= bytes {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{used} of at least {bytes}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: control\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.control).await.expect("control listens");
+        stream.write_all(head.as_bytes()).await.expect("taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    pub async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.gateway).await.expect("listens"), sent: 0, received: Vec::new() }
+    }
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("our child");
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "process {} does not end", self.id());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ports that were free a moment ago: all are held at once, so that they differ.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("bound"))
+}

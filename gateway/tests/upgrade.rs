@@ -1,0 +1,120 @@
+//! One process takes over from another, and both charge the same session.
+
+mod support;
+
+use rustix::process::Signal;
+use support::process::Rented;
+use support::{Client, Installation, TestUpstream, WEBSOCKET, bearer};
+
+const FRAME: [u8; 6] = [0x81, 4, b'e', b'c', b'h', b'o'];
+
+async fn open_websocket(house: &Installation, rented: &Rented) -> Client {
+    let mut client = house.connect().await;
+    client
+        .send(&format!("GET /s/{}/ws HTTP/1.1\r\nHost: g\r\n{}{WEBSOCKET}\r\n", rented.id, bearer(&rented.token)))
+        .await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}\n{}", house.log());
+    client
+}
+
+async fn echo(client: &mut Client) {
+    client.received.clear();
+    client.send_bytes(&FRAME).await;
+    client.receive(FRAME.len()).await;
+}
+
+/// The bytes of one exchange on a connection of its own.
+async fn download(house: &Installation, rented: &Rented, bytes: usize) -> u64 {
+    let mut client = house.connect().await;
+    let Rented { id, token } = rented;
+    client
+        .send(&format!(
+            "GET /s/{id}/download/{bytes} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{}\r\n",
+            bearer(token)
+        ))
+        .await;
+    client.drain().await;
+    assert!(client.received.starts_with(b"HTTP/1.1 200"), "{}", client.received.escape_ascii());
+    client.sent + client.received.len() as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_takes_over_and_no_websocket_notices() {
+    let house = Installation::new("");
+    let upstream = TestUpstream::start().await;
+    let mut old = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(open_websocket(&house, &rented).await);
+    }
+    let mut moved = download(&house, &rented, 10_000).await;
+    let _new = house.start_with(&["--upgrade"]).await;
+    for client in &mut clients {
+        echo(client).await;
+    }
+    // The successor's sockets are the only ones now, and its store knows the lock.
+    for _ in 0..20 {
+        moved += download(&house, &rented, 10_000).await;
+    }
+    for client in &mut clients {
+        echo(client).await;
+        moved += 2 * 2 * FRAME.len() as u64; // both echoes, both ways; the handshakes come on top
+    }
+    let release = format!("/renter/release/{}", rented.token.expose());
+    house.used_at_least(&rented, moved).await;
+    assert_eq!(house.call("POST", &release, None).await.0, 200);
+    for client in &mut clients {
+        client.drain().await;
+        assert!(client.received.ends_with(&[0x88, 2, 0x0f, 0xa1]), "the old process heard of the release: 4001");
+    }
+    assert!(old.ended().await.success(), "{}", house.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drain_deadline_ends_what_is_left_with_1012() {
+    let house = Installation::new("");
+    let settings = std::fs::read_to_string(house.path().join("runit.toml")).expect("written");
+    let settings = settings.replace("[gateway]\n", "[gateway]\ndrain_seconds = 1\n");
+    std::fs::write(house.path().join("runit.toml"), settings).expect("written");
+    let upstream = TestUpstream::start().await;
+    let mut old = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut client = open_websocket(&house, &rented).await;
+    let _new = house.start_with(&["--upgrade"]).await;
+    client.drain().await;
+    assert_eq!(client.received, [0x88, 2, 0x03, 0xf4]);
+    assert!(old.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn termination_settles_everything_and_the_next_start_knows_it() {
+    let house = Installation::new("");
+    let upstream = TestUpstream::start().await;
+    let mut first = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut client = open_websocket(&house, &rented).await;
+    let moved = download(&house, &rented, 100_000).await;
+    first.signal(Signal::TERM);
+    client.drain().await;
+    assert_eq!(client.received, [0x88, 2, 0x03, 0xf4], "1012: come back");
+    assert!(first.ended().await.success(), "{}", house.log());
+    let _second = house.start().await;
+    let used = house.used(&rented).await;
+    assert!((moved..moved + 2_000).contains(&used), "{used}: what moved, and a handshake");
+    let mut again = open_websocket(&house, &rented).await;
+    echo(&mut again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_predecessor_there_is_nothing_to_take_over() {
+    let house = Installation::new("");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_runit-gateway"))
+        .args(["--upgrade", "--config"])
+        .arg(house.path().join("runit.toml"))
+        .output()
+        .expect("it runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing to take over"), "{output:?}");
+}
