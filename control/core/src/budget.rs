@@ -7,7 +7,7 @@
 //! Invariant, for every interleaving: `deposited == left + reserved + spent + withdrawn`. Nothing is ever spent that was
 //! not left, so a node spends at most what it has leased.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Which way bytes go, seen from the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,8 +92,8 @@ impl Budget {
         (self.spent_in.load(Ordering::Relaxed), self.spent_out.load(Ordering::Relaxed))
     }
 
-    /// The one function that adds bytes to what is spent. The counter is raised before the reservation is let go
-    /// (both sequentially consistent), so nobody sees bytes that are neither reserved nor spent.
+    /// The one function that adds bytes to what is spent. The counter is raised before the reservation is let go, and
+    /// the exchange that lets it go is a release, so nobody sees bytes that are neither reserved nor spent.
     fn settle(&self, reserved: u32, direction: Direction, used: u32) {
         let counter = match direction {
             Direction::In => &self.spent_in,

@@ -26,6 +26,10 @@ pub mod permit;
 pub mod secret;
 pub mod session;
 pub mod store;
+#[cfg(loom)]
+pub mod sync;
+#[cfg(not(loom))]
+mod sync;
 pub mod time;
 pub mod upstream;
 
