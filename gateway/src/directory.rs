@@ -9,9 +9,11 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use runit_core::session::SessionStatus;
 use runit_core::{DirectoryChange, SecretHash, SessionId, SessionView};
+use runit_spent::SpentFile;
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::Cut;
+use crate::counters::Counters;
 use crate::live::LiveSession;
 
 /// How long a node may lag behind an authority that has just answered with a session.
@@ -26,18 +28,20 @@ pub(crate) struct Directory {
     changing: Mutex<()>,
     changed: Notify,
     loaded: AtomicBool,
+    spent: Arc<SpentFile>,
     refills: mpsc::UnboundedSender<Arc<LiveSession>>,
 }
 
 impl Directory {
-    /// An empty directory, whose sessions ask for bytes through `refills`.
-    pub(crate) fn new(refills: mpsc::UnboundedSender<Arc<LiveSession>>) -> Self {
+    /// An empty directory, whose sessions count in `spent` and ask for bytes through `refills`.
+    pub(crate) fn new(spent: Arc<SpentFile>, refills: mpsc::UnboundedSender<Arc<LiveSession>>) -> Self {
         Self {
             sessions: papaya::HashMap::new(),
             sessions_by_lock: papaya::HashMap::new(),
             changing: Mutex::new(()),
             changed: Notify::new(),
             loaded: AtomicBool::new(false),
+            spent,
             refills,
         }
     }
@@ -130,7 +134,8 @@ impl Directory {
                 if let Some(lock) = &view.lock {
                     self.sessions_by_lock.pin().insert(lock.token, view.id);
                 }
-                let session = Arc::new(LiveSession::new(view, self.refills.clone()));
+                let counters = Counters::new(&self.spent, view.id);
+                let session = Arc::new(LiveSession::new(view, counters, self.refills.clone()));
                 self.sessions.pin().insert(session.id(), session);
             }
         }

@@ -25,13 +25,13 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use runit_core::budget::{Direction, Reservation};
+use runit_core::budget::Direction;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::{Connection, Cut};
 use crate::head::HeadScanner;
-use crate::live::LiveSession;
+use crate::live::{LiveSession, NodeReservation};
 
 /// How long, and how large, a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,7 @@ impl Guard {
     }
 
     /// Settles a poll, here and in the session.
-    fn spend(&self, session: &LiveSession, reservation: Reservation<'_>, direction: Direction, used: usize) {
+    fn spend(&self, session: &LiveSession, reservation: NodeReservation<'_>, direction: Direction, used: usize) {
         self.connection.add_charged(used);
         session.spend(reservation, direction, used);
     }

@@ -64,11 +64,13 @@ struct Active {
 
 impl Leasing {
     /// Runs until `stop` resolves, then settles everything.
+    ///
+    /// Answers whether nothing is left open.
     pub(crate) async fn run(
         self,
         mut refills: mpsc::UnboundedReceiver<Arc<LiveSession>>,
         stop: impl Future<Output = ()>,
-    ) {
+    ) -> bool {
         let leasing = Arc::new(self);
         let mut active = ActiveSessions::new();
         let mut tick = tokio::time::interval(TICK);
@@ -86,8 +88,9 @@ impl Leasing {
         }
         leasing.maintain(&mut active, true).await;
         if !active.is_empty() {
-            tracing::warn!(sessions = active.len(), "leases could not be settled; they will be charged in full");
+            tracing::warn!(sessions = active.len(), "leases could not be settled; the next start will");
         }
+        active.is_empty()
     }
 
     /// Remembers the session as active; returns its bytes per second of late.
@@ -160,12 +163,11 @@ impl Leasing {
                 self.authority.settle(reports.clone()).await.map_err(|_| Drought::Unavailable)?;
                 book.sent(&reports);
             }
-            let request = LeaseRequest {
-                lease: LeaseId::from_uuid(Uuid::new_v4()),
-                node: self.node,
-                session: session.id(),
-                want,
-            };
+            let lease = LeaseId::from_uuid(Uuid::new_v4());
+            if book.is_empty() {
+                session.budget.cells().rebase(lease);
+            }
+            let request = LeaseRequest { lease, node: self.node, session: session.id(), want };
             let asked_at = Instant::now();
             match self.authority.lease(request).await {
                 Ok(lease) => {

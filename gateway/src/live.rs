@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use runit_core::budget::{Budget, Direction, Reservation};
+use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::session::SessionStatus;
 use runit_core::{SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
+use crate::counters::{Counters, NodeBudget};
 use crate::quota::Quota;
 
 /// Why the budget is not being refilled.
@@ -22,13 +23,16 @@ pub(crate) enum Drought {
     Unavailable,
 }
 
+/// Bytes set aside for one poll.
+pub(crate) type NodeReservation<'a> = Reservation<'a, Counters>;
+
 /// One session on this node.
 #[derive(Debug)]
 pub(crate) struct LiveSession {
     id: SessionId,
     view: ArcSwap<SessionView>,
     /// The bytes that may be spent.
-    pub(crate) budget: Budget,
+    pub(crate) budget: NodeBudget,
     /// The leases that they come from; kept by the leasing task.
     pub(crate) book: tokio::sync::Mutex<LeaseBook>,
     /// Below this many bytes left another lease is asked for.
@@ -46,12 +50,12 @@ pub(crate) struct LiveSession {
 
 impl LiveSession {
     /// A session that has no budget yet; it asks for one through `refills`.
-    pub(crate) fn new(view: SessionView, refills: mpsc::UnboundedSender<Arc<Self>>) -> Self {
+    pub(crate) fn new(view: SessionView, counters: Counters, refills: mpsc::UnboundedSender<Arc<Self>>) -> Self {
         Self {
             id: view.id,
             book: tokio::sync::Mutex::new(LeaseBook::new(view.id)),
             view: ArcSwap::from_pointee(view),
-            budget: Budget::default(),
+            budget: NodeBudget::new(counters),
             low_water: AtomicU32::new(0),
             drought: AtomicU64::new(0),
             refill_asked: AtomicBool::new(false),
@@ -104,7 +108,7 @@ impl LiveSession {
     }
 
     /// Reserves up to `want` bytes for one poll, and sees to it that more come when few are left.
-    pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> Reservation<'_> {
+    pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> NodeReservation<'_> {
         let reservation = self.budget.reserve(want);
         if self.budget.balance().left < self.low_water.load(Ordering::Relaxed) && self.drought().is_none() {
             self.ask_for_refill();
@@ -113,7 +117,7 @@ impl LiveSession {
     }
 
     /// The poll is over: `used` bytes moved.
-    pub(crate) fn spend(&self, reservation: Reservation<'_>, direction: Direction, used: usize) {
+    pub(crate) fn spend(&self, reservation: NodeReservation<'_>, direction: Direction, used: usize) {
         reservation.spend(direction, used);
         // Whoever found nothing left because of this reservation can go on, or learn that it is over.
         if self.someone_starves.load(Ordering::SeqCst) {

@@ -57,6 +57,7 @@ fn main() -> Result<()> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let api = runtime.block_on(listen(settings.control.listen, arguments.upgrade))?;
+    runtime.block_on(node.settle_killed());
     process.claim()?;
     let (metrics, drain) = (node.metrics(), Duration::from_secs(settings.gateway.drain_seconds));
     let ended = Arc::new(Notify::new());

@@ -1,5 +1,6 @@
 //! One gateway node: built from settings and an authority, with the tasks that run beside the proxy.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::NodeSettings;
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
+use runit_spent::{Estate, SpentFile};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -42,10 +44,24 @@ pub fn server_conf(settings: &NodeSettings) -> ServerConf {
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
+/// A node cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Two metrics of the same name, which a test rules out.
+    #[error("cannot register the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// No file for spent bytes.
+    #[error("cannot make the file of spent bytes")]
+    Spent(#[from] std::io::Error),
+}
+
 /// A node before it runs.
 pub struct Node {
     authority: Arc<dyn Authority>,
     directory: Arc<Directory>,
+    spent: Arc<SpentFile>,
+    /// Where files of nodes that are gone are looked for.
+    estates: PathBuf,
     metrics: Arc<Metrics>,
     leasing: Leasing,
     refills: mpsc::UnboundedReceiver<Arc<LiveSession>>,
@@ -58,18 +74,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// A new node. Each start of a process is a node of its own.
+    /// A new node, with its file of spent bytes in the data directory. Each start of a process is a node of its own.
     ///
     /// # Errors
-    /// If the metrics clash, which they do not.
+    /// When the file cannot be made.
     pub fn new(
         settings: &NodeSettings,
         authority: Arc<dyn Authority>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, prometheus::Error> {
+    ) -> Result<Self, NodeError> {
         let metrics = Arc::new(Metrics::new()?);
         let (refill_queue, refills) = mpsc::unbounded_channel();
-        let directory = Arc::new(Directory::new(refill_queue));
+        let node = NodeId::from_uuid(Uuid::new_v4());
+        let estates = settings.control.data_dir.join("spent");
+        let spent = SpentFile::create(&estates, node)?;
+        let directory = Arc::new(Directory::new(Arc::clone(&spent), refill_queue));
         let (sink, events) = EventSink::new();
         let renewal_wait = Duration::from_millis(settings.quota.renewal_wait_ms);
         let gateway = Gateway {
@@ -82,17 +101,14 @@ impl Node {
             renewal_wait,
             secure: settings.gateway.public_url.scheme() == "https",
         };
-        let leasing = Leasing {
-            authority: Arc::clone(&authority),
-            clock,
-            node: NodeId::from_uuid(Uuid::new_v4()),
-            metrics: Arc::clone(&metrics),
-            renewal_wait,
-        };
+        let leasing =
+            Leasing { authority: Arc::clone(&authority), clock, node, metrics: Arc::clone(&metrics), renewal_wait };
         let of = &settings.gateway;
         Ok(Self {
             authority,
             directory,
+            spent,
+            estates,
             metrics,
             leasing,
             refills,
@@ -137,10 +153,16 @@ impl Node {
         }
     }
 
+    /// Settles what nodes have left behind that were killed on this host; to be awaited before anybody is served. What
+    /// cannot be settled now stays for the next start, or is charged in full when it expires.
+    pub async fn settle_killed(&self) {
+        settle_estates(&self.estates, &*self.authority).await;
+    }
+
     /// Runs what runs beside the proxy: the directory, the leases, the events. When `stop` resolves, which must be after
     /// the last connection ended, it settles every lease and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { authority, directory, metrics, leasing, refills, events, .. } = self;
+        let Self { authority, directory, spent, metrics, leasing, refills, events, .. } = self;
         let changes = authority.watch();
         let followed = Arc::clone(&directory);
         let tasks = [
@@ -154,9 +176,35 @@ impl Node {
                 }
             }),
         ];
-        leasing.run(refills, stop).await;
+        let settled = leasing.run(refills, stop).await;
         for task in tasks {
             task.abort();
+        }
+        if settled && let Err(error) = spent.remove() {
+            tracing::warn!(%error, "the file of spent bytes cannot be removed");
+        }
+    }
+}
+
+async fn settle_estates(directory: &Path, authority: &dyn Authority) {
+    let estates = match Estate::find(directory) {
+        Ok(estates) => estates,
+        Err(error) => {
+            tracing::error!(%error, "files of spent bytes cannot be read; open leases will be charged in full");
+            return;
+        }
+    };
+    for estate in estates {
+        let node = estate.node;
+        let remains = estate.remains.iter().map(|remains| (remains.session, remains.spent)).collect();
+        match authority.recover(node, remains).await {
+            Ok(()) => {
+                tracing::info!(%node, sessions = estate.remains.len(), "settled the leases of a node that was killed");
+                if let Err(error) = estate.settled() {
+                    tracing::warn!(%error, "a settled file of spent bytes cannot be removed");
+                }
+            }
+            Err(error) => tracing::error!(%error, %node, "the leases of a killed node are not settled yet"),
         }
     }
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use rustix::process::Signal;
-use support::process::Rented;
-use support::{Client, Installation, TestUpstream, WEBSOCKET, bearer};
+use support::process::{Installation, Rented};
+use support::{Client, TestUpstream, WEBSOCKET, bearer};
 
 const FRAME: [u8; 6] = [0x81, 4, b'e', b'c', b'h', b'o'];
 

@@ -18,13 +18,46 @@ pub enum Direction {
     Out,
 }
 
-/// Bytes left, reserved and spent of one session on one node.
-#[derive(Debug, Default)]
-pub struct Budget {
+/// Where a budget keeps its three counters, all zero in the beginning: in its own memory, or where they outlive the
+/// process.
+pub trait Cells {
     /// `left << 32 | reserved`, so that one load sees both and one exchange moves bytes between them.
-    cell: AtomicU64,
+    fn balance(&self) -> &AtomicU64;
+    /// Bytes spent from the renter.
+    fn spent_in(&self) -> &AtomicU64;
+    /// Bytes spent to the renter.
+    fn spent_out(&self) -> &AtomicU64;
+}
+
+/// Counters in memory of their own, which dies with the process.
+#[derive(Debug, Default)]
+pub struct OwnCells {
+    balance: AtomicU64,
     spent_in: AtomicU64,
     spent_out: AtomicU64,
+}
+
+impl Cells for OwnCells {
+    fn balance(&self) -> &AtomicU64 {
+        &self.balance
+    }
+
+    fn spent_in(&self) -> &AtomicU64 {
+        &self.spent_in
+    }
+
+    fn spent_out(&self) -> &AtomicU64 {
+        &self.spent_out
+    }
+}
+
+/// Bytes left, reserved and spent of one session on one node, in memory of their own.
+pub type Budget = BudgetIn<OwnCells>;
+
+/// Bytes left, reserved and spent of one session on one node.
+#[derive(Debug, Default)]
+pub struct BudgetIn<C> {
+    cells: C,
 }
 
 /// Both halves of the cell at one moment.
@@ -48,7 +81,17 @@ impl Balance {
 #[error("a budget holds less than 4 GiB")]
 pub struct TooMuch;
 
-impl Budget {
+impl<C: Cells> BudgetIn<C> {
+    /// A budget with nothing in it, which counts in `cells`.
+    pub const fn new(cells: C) -> Self {
+        Self { cells }
+    }
+
+    /// Where it counts.
+    pub const fn cells(&self) -> &C {
+        &self.cells
+    }
+
     /// Puts leased bytes in.
     ///
     /// # Errors
@@ -64,7 +107,7 @@ impl Budget {
     }
 
     /// Reserves up to `want` bytes; the reservation may be of fewer, or of none.
-    pub fn reserve(&self, want: usize) -> Reservation<'_> {
+    pub fn reserve(&self, want: usize) -> Reservation<'_, C> {
         let want = u32::try_from(want).unwrap_or(u32::MAX);
         let before = self.update(|balance| {
             let bytes = balance.left.min(want);
@@ -82,22 +125,22 @@ impl Budget {
 
     /// Left and reserved at one moment.
     pub fn balance(&self) -> Balance {
-        unpack(self.cell.load(Ordering::SeqCst))
+        unpack(self.cells.balance().load(Ordering::SeqCst))
     }
 
     /// Bytes spent since the budget began: in, out. Only ever grows.
     ///
     /// Read *after* [`Self::balance`], it contains at least all that had been settled by then.
     pub fn spent(&self) -> (u64, u64) {
-        (self.spent_in.load(Ordering::Relaxed), self.spent_out.load(Ordering::Relaxed))
+        (self.cells.spent_in().load(Ordering::Relaxed), self.cells.spent_out().load(Ordering::Relaxed))
     }
 
     /// The one function that adds bytes to what is spent. The counter is raised before the reservation is let go, and
     /// the exchange that lets it go is a release, so nobody sees bytes that are neither reserved nor spent.
     fn settle(&self, reserved: u32, direction: Direction, used: u32) {
         let counter = match direction {
-            Direction::In => &self.spent_in,
-            Direction::Out => &self.spent_out,
+            Direction::In => self.cells.spent_in(),
+            Direction::Out => self.cells.spent_out(),
         };
         counter.fetch_add(u64::from(used), Ordering::Relaxed);
         self.update(|balance| {
@@ -111,10 +154,11 @@ impl Budget {
     /// Sequentially consistent, as is `balance`, for the sake of streams that wait: one says that it waits and then looks
     /// at the balance, the other changes the balance and then looks for who waits; one of the two sees the other.
     fn update(&self, change: impl Fn(Balance) -> Option<Balance>) -> Option<Balance> {
-        let mut seen = self.cell.load(Ordering::Relaxed);
+        let cell = self.cells.balance();
+        let mut seen = cell.load(Ordering::Relaxed);
         loop {
             let new = pack(change(unpack(seen))?);
-            match self.cell.compare_exchange_weak(seen, new, Ordering::SeqCst, Ordering::Relaxed) {
+            match cell.compare_exchange_weak(seen, new, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Some(unpack(seen)),
                 Err(current) => seen = current,
             }
@@ -125,12 +169,12 @@ impl Budget {
 /// Bytes set aside for one poll. Dropping it gives back all of them.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped spends nothing"]
-pub struct Reservation<'a> {
-    budget: &'a Budget,
+pub struct Reservation<'a, C: Cells = OwnCells> {
+    budget: &'a BudgetIn<C>,
     bytes: u32,
 }
 
-impl Reservation<'_> {
+impl<C: Cells> Reservation<'_, C> {
     /// How many bytes the poll may move.
     pub const fn bytes(&self) -> usize {
         self.bytes as usize
@@ -145,7 +189,7 @@ impl Reservation<'_> {
     }
 }
 
-impl Drop for Reservation<'_> {
+impl<C: Cells> Drop for Reservation<'_, C> {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.budget.settle(self.bytes, Direction::In, 0);

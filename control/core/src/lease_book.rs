@@ -1,6 +1,6 @@
 //! Which of a node's leases the spent bytes belong to, and which unspent ones go back.
 //!
-//! The [`Budget`] knows only totals. Bytes are attributed to leases in the order in which these were taken; a lease that
+//! The [budget](BudgetIn) knows only totals. Bytes are attributed to leases in the order in which these were taken; a lease that
 //! shall end gives its unspent bytes back by shrinking to what is attributed to it, and closes when nothing of it is
 //! left to spend.
 //!
@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::budget::Budget;
+use crate::budget::{BudgetIn, Cells};
 use crate::id::{LeaseId, SessionId};
 use crate::ledger::{Lease, LeaseReport};
 
@@ -98,7 +98,7 @@ impl LeaseBook {
     }
 
     /// Attributes what the budget has spent by now.
-    pub fn attribute(&mut self, budget: &Budget) {
+    pub fn attribute<C: Cells>(&mut self, budget: &BudgetIn<C>) {
         let (spent_in, spent_out) = budget.spent();
         let mut rest_in = spent_in - self.attributed_in;
         let mut rest_out = spent_out - self.attributed_out;
@@ -117,7 +117,7 @@ impl LeaseBook {
     /// Takes the unspent bytes of leases whose time is up (or of all, for an idle or ended session) out of the budget.
     ///
     /// Bytes that a poll holds reserved just now stay; the next call gets them.
-    pub fn give_back(&mut self, budget: &Budget, now: Instant, all: bool) {
+    pub fn give_back<C: Cells>(&mut self, budget: &BudgetIn<C>, now: Instant, all: bool) {
         self.attribute(budget);
         for lease in self.held.iter_mut().filter(|lease| all || lease.stop_at <= now) {
             let unspent = lease.unspent();
@@ -162,7 +162,7 @@ impl LeaseBook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Direction;
+    use crate::budget::{Budget, Direction};
     use uuid::Uuid;
 
     const TTL: Duration = Duration::from_secs(60);

@@ -3,16 +3,16 @@
 //! A node that dies has leases open. What it spent of them would be forfeited in full when they expire; with this file the
 //! next start settles them by what was really spent, plus what was reserved by polls that ran at that moment.
 //!
-//! One file a node: a header of eight words, then slots of eight words (64 bytes, one cache line), one for each session
-//! that has been active.
+//! One file a node: a header of sixteen words, then slots of sixteen words (128 bytes, two cache lines), one for each
+//! session of the node's directory.
 //!
 //! ```text
 //!   header   magic · node id (2 words) · slots used
-//!   slot     session id (2 words) · base in · base out · left and reserved · spent in · spent out · -
+//!   slot     session id (2 words) · since (2 words) · base in · base out · left and reserved · spent in · spent out
 //! ```
 //!
-//! The base is what had been spent when the session last held no lease: spent less base is what the open leases
-//! account for. Only a lost host, or a torn power line, loses the page cache.
+//! The base is what had been spent when the session last held no lease, and *since* is the first lease after that: spent
+//! less base is what the leases from there on account for. Only a lost host, or a torn power line, loses the page cache.
 
 mod mapping;
 
@@ -23,15 +23,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runit_core::{NodeId, SessionId};
+use runit_core::budget::Cells;
+use runit_core::ledger::Spent;
+use runit_core::{LeaseId, NodeId, SessionId};
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
 use mapping::Mapping;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RUNITsp1");
-const HEADER_WORDS: usize = 8;
-const SLOT_WORDS: usize = 8;
+const HEADER_WORDS: usize = 16;
+const SLOT_WORDS: usize = 16;
 /// Slots of a file. The file is sparse: a slot takes space when it is used.
 const SLOTS: usize = 1 << 20;
 const EXTENSION: &str = "spent";
@@ -62,12 +64,8 @@ pub struct Slot {
 pub struct Remains {
     /// The session.
     pub session: SessionId,
-    /// Spent from the renter, bytes since the session last held no lease.
-    pub bytes_in: u64,
-    /// Spent to the renter, bytes likewise.
-    pub bytes_out: u64,
-    /// Reserved by polls at the moment of death: they may have moved.
-    pub reserved: u64,
+    /// What it spent, for the ledger.
+    pub spent: Spent,
 }
 
 /// A file of a node that is gone, locked for as long as this lives.
@@ -138,29 +136,31 @@ impl SpentFile {
 }
 
 impl Slot {
-    /// Left and reserved bytes of the budget.
-    pub fn balance(&self) -> &AtomicU64 {
-        self.word(4)
-    }
-
-    /// Bytes spent from the renter.
-    pub fn spent_in(&self) -> &AtomicU64 {
-        self.word(5)
-    }
-
-    /// Bytes spent to the renter.
-    pub fn spent_out(&self) -> &AtomicU64 {
-        self.word(6)
-    }
-
-    /// The session holds no lease now: what is spent so far is settled. To be called before it asks for its next one.
-    pub fn rebase(&self) {
-        self.word(2).store(self.spent_in().load(Ordering::Relaxed), Ordering::Relaxed);
-        self.word(3).store(self.spent_out().load(Ordering::Relaxed), Ordering::Release);
+    /// The session holds no lease now, so what is spent so far is settled; `since` is the one that it asks for next.
+    pub fn rebase(&self, since: LeaseId) {
+        let (high, low) = since.as_uuid().as_u64_pair();
+        self.word(2).store(high, Ordering::Relaxed);
+        self.word(3).store(low, Ordering::Relaxed);
+        self.word(4).store(self.spent_in().load(Ordering::Relaxed), Ordering::Relaxed);
+        self.word(5).store(self.spent_out().load(Ordering::Relaxed), Ordering::Release);
     }
 
     fn word(&self, word: usize) -> &AtomicU64 {
         self.file.mapping.word(HEADER_WORDS + self.index * SLOT_WORDS + word)
+    }
+}
+
+impl Cells for Slot {
+    fn balance(&self) -> &AtomicU64 {
+        self.word(6)
+    }
+
+    fn spent_in(&self) -> &AtomicU64 {
+        self.word(7)
+    }
+
+    fn spent_out(&self) -> &AtomicU64 {
+        self.word(8)
     }
 }
 
@@ -222,9 +222,12 @@ impl Estate {
             let session = pair(at);
             (!session.is_nil()).then(|| Remains {
                 session: SessionId::from_uuid(session),
-                bytes_in: word(5).saturating_sub(word(2)),
-                bytes_out: word(6).saturating_sub(word(3)),
-                reserved: word(4) & u64::from(u32::MAX),
+                spent: Spent {
+                    since: LeaseId::from_uuid(pair(at + 2)),
+                    bytes_in: word(7).saturating_sub(word(4)),
+                    bytes_out: word(8).saturating_sub(word(5)),
+                    reserved: word(6) & u64::from(u32::MAX),
+                },
             })
         });
         Ok(Some(Self { node: NodeId::from_uuid(pair(1)), remains: remains.collect(), path, _file: file }))
@@ -250,7 +253,8 @@ mod tests {
         let file = SpentFile::create(&directory.path().join("alive"), node).expect("created");
         let slot = file.slot(first).expect("room");
         slot.spent_in().store(100, Ordering::Relaxed);
-        slot.rebase();
+        let since = LeaseId::from_uuid(Uuid::new_v4());
+        slot.rebase(since);
         slot.spent_in().fetch_add(7, Ordering::Relaxed);
         slot.spent_out().fetch_add(9, Ordering::Relaxed);
         slot.balance().store(5 << 32 | 3, Ordering::Relaxed);
@@ -260,7 +264,7 @@ mod tests {
         let estates = Estate::find(directory.path()).expect("readable");
         let [estate] = &estates[..] else { panic!("{estates:?}") };
         assert_eq!(estate.node, node);
-        let remains = Remains { session: first, bytes_in: 7, bytes_out: 9, reserved: 3 };
+        let remains = Remains { session: first, spent: Spent { since, bytes_in: 7, bytes_out: 9, reserved: 3 } };
         assert_eq!(estate.remains, [remains]);
         for estate in estates {
             estate.settled().expect("removed");

@@ -23,7 +23,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 pub use authority::{TestAuthority, TestClock};
-pub use process::Installation;
 pub use upstream::TestUpstream;
 
 /// Nothing here takes this long unless it hangs.
@@ -36,6 +35,7 @@ pub struct TestGateway {
     pub metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     node: tokio::task::JoinHandle<()>,
+    _data: tempfile::TempDir,
 }
 
 impl TestGateway {
@@ -48,6 +48,8 @@ impl TestGateway {
         let authority = Arc::new(TestAuthority::new(Arc::clone(&clock)));
         let mut settings = NodeSettings::default();
         settings.quota.renewal_wait_ms = 2_000;
+        let data = tempfile::tempdir().expect("a directory");
+        settings.control.data_dir = data.path().to_owned();
         configure(&mut settings);
         let node = Node::new(&settings, Arc::clone(&authority) as Arc<dyn Authority>, clock as Arc<dyn Clock>);
         let node = node.expect("metrics do not clash");
@@ -65,7 +67,7 @@ impl TestGateway {
             }
         });
         let upstream = TestUpstream::start().await;
-        Self { address, authority, upstream, metrics, stop: Some(stop), node }
+        Self { address, authority, upstream, metrics, stop: Some(stop), node, _data: data }
     }
 
     /// A READY session at the test upstream.
