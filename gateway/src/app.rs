@@ -42,6 +42,7 @@ impl ServerApp for GatewayApp {
             tunnel.run(renter, &connection, self.websocket_idle, self.lifecycle.ending()).await;
             self.metrics.websockets.dec();
         }
+        self.metrics.audit_difference.inc_by(connection.audit());
         self.metrics.connections.dec();
         if let Some(cut) = connection.cut_reason() {
             self.metrics.cuts.with_label_values(&[cut.label()]).inc();

@@ -70,8 +70,13 @@ pub(crate) struct Connection {
     starved: AtomicBool,
     cut: AtomicU8,
     waker: AtomicWaker,
-    /// All that was charged on it, in both directions.
+    /// Bytes by what became of them: charged as they passed, read as heads, the gateway's own, read and never delivered.
     charged: AtomicU64,
+    heads: AtomicU64,
+    own: AtomicU64,
+    dropped: AtomicU64,
+    /// Bytes that the socket took and gave, counted apart from all of these.
+    wire: AtomicU64,
     /// Set while an agreed upgrade waits for the guard to let go of the socket.
     tunnel: Mutex<Option<Box<Tunnel>>>,
     handing_over: AtomicBool,
@@ -97,6 +102,10 @@ impl Connection {
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             charged: AtomicU64::new(0),
+            heads: AtomicU64::new(0),
+            own: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            wire: AtomicU64::new(0),
             tunnel: Mutex::new(None),
             handing_over: AtomicBool::new(false),
             handed_over: Mutex::new(None),
@@ -134,6 +143,7 @@ impl Connection {
     /// The guard delivered bytes of a head.
     pub(crate) fn add_head_bytes(&self, bytes: usize) {
         self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.heads.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Whether what is read now belongs to a head that is not charged yet.
@@ -168,7 +178,29 @@ impl Connection {
         self.charged.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// All that was charged on this connection.
+    /// Bytes of the gateway's own were written.
+    pub(crate) fn add_own(&self, bytes: usize) {
+        self.own.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes were read from the socket and never delivered.
+    pub(crate) fn add_dropped(&self, bytes: usize) {
+        self.dropped.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The socket took or gave bytes.
+    pub(crate) fn add_wire(&self, bytes: usize) {
+        self.wire.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How far what the socket saw is from what was accounted for; zero, once the connection has ended.
+    pub(crate) fn audit(&self) -> u64 {
+        let accounted = [&self.charged, &self.heads, &self.own, &self.dropped];
+        let accounted: u64 = accounted.iter().map(|counter| counter.load(Ordering::Relaxed)).sum();
+        self.wire.load(Ordering::Relaxed).abs_diff(accounted)
+    }
+
+    /// All that was charged on this connection, heads apart.
     pub(crate) fn charged_bytes(&self) -> u64 {
         self.charged.load(Ordering::Relaxed)
     }

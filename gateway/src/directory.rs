@@ -134,7 +134,7 @@ impl Directory {
                 if let Some(lock) = &view.lock {
                     self.sessions_by_lock.pin().insert(lock.token, view.id);
                 }
-                let counters = Counters::new(&self.spent, view.id);
+                let counters = Counters::new(Arc::clone(&self.spent), view.id);
                 let session = Arc::new(LiveSession::new(view, counters, self.refills.clone()));
                 self.sessions.pin().insert(session.id(), session);
             }

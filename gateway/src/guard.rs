@@ -97,6 +97,23 @@ impl Guard {
         self.inner.as_ref().expect("taken out only by drop")
     }
 
+    /// The only place where the socket is read: what comes in is counted here, and once more where it is charged.
+    fn read_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = self.inner().poll_read(cx, buf);
+        self.connection.add_wire(buf.filled().len() - before);
+        result
+    }
+
+    /// The only place where the socket is written.
+    fn write_socket(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let result = self.inner().poll_write(cx, data);
+        if let Poll::Ready(Ok(written)) = result {
+            self.connection.add_wire(written);
+        }
+        result
+    }
+
     /// Ends the connection. What was charged is still flushed: see [`linger`].
     fn end(&self, cut: Cut) -> io::Error {
         self.connection.cut(cut);
@@ -135,7 +152,7 @@ impl Guard {
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut chunk = BytesMut::zeroed(READ_CHUNK);
         let mut buf = ReadBuf::new(&mut chunk);
-        ready!(self.inner().poll_read(cx, &mut buf))?;
+        ready!(self.read_socket(cx, &mut buf))?;
         let read = buf.filled().len();
         chunk.truncate(read);
         self.ahead = chunk.freeze();
@@ -173,10 +190,10 @@ impl Guard {
         }
         let before = buf.filled().len();
         let result = if granted == buf.remaining() {
-            self.inner().poll_read(cx, buf)
+            self.read_socket(cx, buf)
         } else {
             let mut clipped = ReadBuf::new(buf.initialize_unfilled_to(granted));
-            let result = self.inner().poll_read(cx, &mut clipped);
+            let result = self.read_socket(cx, &mut clipped);
             let read = clipped.filled().len();
             buf.advance(read);
             result
@@ -209,7 +226,11 @@ impl AsyncWrite for Guard {
         let this = self.get_mut();
         this.connection.register(cx.waker());
         let Some(session) = this.connection.charged_for_writes().cloned() else {
-            return this.inner().poll_write(cx, data);
+            let written = this.write_socket(cx, data);
+            if let Poll::Ready(Ok(written)) = written {
+                this.connection.add_own(written);
+            }
+            return written;
         };
         if let Some(cut) = this.connection.cut_reason() {
             return Poll::Ready(Err(this.end(cut)));
@@ -222,7 +243,7 @@ impl AsyncWrite for Guard {
                 None => Poll::Pending,
             };
         }
-        let result = this.inner().poll_write(cx, &data[..granted]);
+        let result = this.write_socket(cx, &data[..granted]);
         let written = if let Poll::Ready(Ok(written)) = result { written } else { 0 };
         this.spend(&session, reservation, Direction::Out, written);
         result
@@ -254,6 +275,7 @@ impl Drop for Guard {
             connection.hand_over(guard);
             return;
         }
+        self.connection.add_dropped(self.ahead.len());
         if !self.lingers && self.connection.cut_reason().is_none() {
             return;
         }

@@ -60,6 +60,8 @@ struct Active {
     present: (u64, u64),
     present_at: Instant,
     quota_at: Instant,
+    /// What was spent beyond the leases: nothing, ever.
+    overshoot: u64,
 }
 
 impl Leasing {
@@ -103,6 +105,7 @@ impl Leasing {
             present: (0, 0),
             present_at: now - PRESENCE,
             quota_at: now,
+            overshoot: 0,
         });
         let (bytes_in, bytes_out) = session.budget.spent();
         let moved = bytes_in + bytes_out - entry.spent.0 - entry.spent.1;
@@ -171,7 +174,7 @@ impl Leasing {
             let asked_at = Instant::now();
             match self.authority.lease(request).await {
                 Ok(lease) => {
-                    if session.budget.deposit(lease.granted).is_err() {
+                    if !session.deposit(lease.granted) {
                         tracing::error!(session = %session.id(), "a lease did not fit into the budget");
                         return Err(Drought::Unavailable); // the ledger forfeits it when it expires
                     }
@@ -206,7 +209,11 @@ impl Leasing {
                 session.ask_for_refill();
             }
             let idle = now.duration_since(entry.spent_at) >= IDLE;
-            let mine = wind_down(&session, now, idle, all).await;
+            let (given_back, mine) = wind_down(&session, now, idle, all).await;
+            self.metrics.refunded_bytes.inc_by(given_back);
+            let overshoot = session.spent().saturating_sub(session.deposited());
+            self.metrics.overshoot_bytes.inc_by(overshoot.saturating_sub(entry.overshoot));
+            entry.overshoot = entry.overshoot.max(overshoot);
             if !mine.is_empty() && now.duration_since(entry.quota_at) >= QUOTA {
                 entry.quota_at = now;
                 moved.push(Arc::clone(&session));
@@ -219,11 +226,15 @@ impl Leasing {
         if !reports.is_empty() {
             match self.authority.settle(reports).await {
                 Ok(()) => {
+                    self.metrics.settlement_lag.set(0.0);
                     for (session, mine) in &books {
                         session.book.lock().await.sent(mine);
                     }
                 }
-                Err(_) => tracing::warn!("usage could not be reported; it will be again"),
+                Err(_) => {
+                    self.metrics.settlement_lag.add(TICK.as_secs_f64());
+                    tracing::warn!("usage could not be reported; it will be again");
+                }
             }
         }
         for session in &moved {
@@ -251,14 +262,14 @@ impl Leasing {
 
 /// Gives back what is idle or past its time, and says what there is to report. Nothing while a refill is under way,
 /// unless everything has to go: the next tick will do.
-async fn wind_down(session: &LiveSession, now: Instant, idle: bool, all: bool) -> Vec<LeaseReport> {
+async fn wind_down(session: &LiveSession, now: Instant, idle: bool, all: bool) -> (u64, Vec<LeaseReport>) {
     let book = if all { Some(session.book.lock().await) } else { session.book.try_lock().ok() };
     match book {
         Some(mut book) => {
-            book.give_back(&session.budget, now, idle || all);
-            book.reports()
+            let given_back = book.give_back(&session.budget, now, idle || all);
+            (given_back, book.reports())
         }
-        None => Vec::new(),
+        None => (0, Vec::new()),
     }
 }
 

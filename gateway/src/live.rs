@@ -35,6 +35,8 @@ pub(crate) struct LiveSession {
     pub(crate) budget: NodeBudget,
     /// The leases that they come from; kept by the leasing task.
     pub(crate) book: tokio::sync::Mutex<LeaseBook>,
+    /// All bytes that were ever leased.
+    deposited: AtomicU64,
     /// Below this many bytes left another lease is asked for.
     low_water: AtomicU32,
     /// Zero: none. One: unavailable. Else: when bytes come free, as Unix milliseconds.
@@ -56,6 +58,7 @@ impl LiveSession {
             book: tokio::sync::Mutex::new(LeaseBook::new(view.id)),
             view: ArcSwap::from_pointee(view),
             budget: NodeBudget::new(counters),
+            deposited: AtomicU64::new(0),
             low_water: AtomicU32::new(0),
             drought: AtomicU64::new(0),
             refill_asked: AtomicBool::new(false),
@@ -192,6 +195,22 @@ impl LiveSession {
     /// Notes what the ledger says; returns what was noted before.
     pub(crate) fn note_quota(&self, quota: Quota) -> Option<Arc<Quota>> {
         self.quota.swap(Some(Arc::new(quota)))
+    }
+
+    /// Puts leased bytes into the budget; `false` if they do not fit.
+    pub(crate) fn deposit(&self, bytes: u64) -> bool {
+        // Counted first: whoever sees them spent sees them deposited.
+        self.deposited.fetch_add(bytes, Ordering::SeqCst);
+        let fits = self.budget.deposit(bytes).is_ok();
+        if !fits {
+            self.deposited.fetch_sub(bytes, Ordering::SeqCst);
+        }
+        fits
+    }
+
+    /// All bytes that were ever leased.
+    pub(crate) fn deposited(&self) -> u64 {
+        self.deposited.load(Ordering::SeqCst)
     }
 
     /// All that this node has spent for it.

@@ -1,6 +1,6 @@
 //! Every metric of the data plane. Labels come from closed sets; none is an id, a token, an address or a path.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The data plane's metrics.
 #[derive(Debug)]
@@ -14,6 +14,10 @@ pub struct Metrics {
     pub(crate) leased_bytes: IntCounter,
     pub(crate) leases_failed: IntCounter,
     pub(crate) caps_reached: IntCounter,
+    pub(crate) refunded_bytes: IntCounter,
+    pub(crate) overshoot_bytes: IntCounter,
+    pub(crate) audit_difference: IntCounter,
+    pub(crate) settlement_lag: Gauge,
     pub(crate) connections: IntGauge,
     pub(crate) websockets: IntGauge,
     pub(crate) sessions: IntGauge,
@@ -42,7 +46,7 @@ impl Metrics {
             Ok(gauge)
         };
         let bytes = IntCounterVec::new(
-            Opts::new("runit_gateway_session_bytes_total", "Bytes charged to sessions, by direction."),
+            Opts::new("runit_quota_spent_bytes_total", "Bytes charged to sessions, by direction."),
             &["direction"],
         )?;
         registry.register(Box::new(bytes.clone()))?;
@@ -60,9 +64,26 @@ impl Metrics {
             cuts: counters("runit_gateway_cuts_total", "Connections that the gateway ended, by reason.", "reason")?,
             bytes_in: bytes.with_label_values(&["in"]),
             bytes_out: bytes.with_label_values(&["out"]),
-            leased_bytes: counter("runit_gateway_leased_bytes_total", "Bytes leased from the ledger.")?,
+            leased_bytes: counter("runit_quota_leased_bytes_total", "Bytes leased from the ledger.")?,
             leases_failed: counter("runit_gateway_lease_failures_total", "Leases that could not be had in time.")?,
             caps_reached: counter("runit_gateway_caps_reached_total", "Sessions that ran into their byte cap.")?,
+            refunded_bytes: counter("runit_quota_refunded_bytes_total", "Leased bytes given back unspent.")?,
+            overshoot_bytes: counter(
+                "runit_quota_overshoot_bytes_total",
+                "Bytes spent that no lease covered; anything but zero is a bug.",
+            )?,
+            audit_difference: counter(
+                "runit_quota_audit_difference_bytes_total",
+                "Bytes by which what sockets saw and what was accounted for differ; anything but zero is a bug.",
+            )?,
+            settlement_lag: {
+                let lag = Gauge::new(
+                    "runit_quota_settlement_lag_seconds",
+                    "For how long usage has not been reported to the ledger; zero when the last report arrived.",
+                )?;
+                registry.register(Box::new(lag.clone()))?;
+                lag
+            },
             connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
             websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
@@ -85,7 +106,8 @@ mod tests {
         let metrics = Metrics::new().expect("no name twice");
         metrics.requests.with_label_values(&["2xx"]).inc();
         for family in metrics.gather() {
-            assert!(family.name().starts_with("runit_gateway_"), "{}", family.name());
+            let name = family.name();
+            assert!(name.starts_with("runit_gateway_") || name.starts_with("runit_quota_"), "{name}");
             assert!(!family.help().is_empty());
         }
     }

@@ -18,6 +18,21 @@ fn booked(gateway: &TestGateway, id: SessionId) -> u64 {
     used.moved()
 }
 
+/// The node's own audit: what its sockets saw is what it accounted for, and no byte was spent that was not leased.
+async fn assert_audit(gateway: &TestGateway) {
+    eventually("all connections have ended", || {
+        let open = gateway.metrics_value("runit_gateway_connections");
+        if open == 0.0 { Ok(()) } else { Err(open) }
+    })
+    .await;
+    for name in ["runit_quota_audit_difference_bytes_total", "runit_quota_overshoot_bytes_total"] {
+        assert_eq!(gateway.metrics_value(name), 0.0, "{name}");
+    }
+    let value = |name| gateway.metrics_value(name);
+    let spent = value("runit_quota_spent_bytes_total");
+    assert_eq!(value("runit_quota_leased_bytes_total"), spent + value("runit_quota_refunded_bytes_total"));
+}
+
 fn request(id: SessionId, token: &AccessToken, action: &str) -> String {
     format!("GET /s/{id}/{action} HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(token))
 }
@@ -51,6 +66,7 @@ async fn parallel_downloads_end_at_exactly_the_cap_in_twenty_of_twenty_runs() {
         gateway.stop().await;
         assert_eq!(first + moved, CAP, "run {run}: what the clients sent and received");
         assert_eq!(booked(&gateway, id), CAP, "run {run}: what the ledger booked");
+        assert_audit(&gateway).await;
     }
 }
 
@@ -74,6 +90,7 @@ async fn mixed_traffic_ends_at_exactly_the_cap_and_clients_received_no_more() {
         let received: u64 = join_all(clients).await.iter().sum();
         gateway.stop().await;
         assert_eq!(booked(&gateway, id), CAP, "run {run}");
+        assert_audit(&gateway).await;
         assert!(received <= CAP, "run {run}: {received}");
     }
 }
@@ -179,6 +196,7 @@ async fn bytes_that_body_filters_never_see_are_charged() {
     }
     gateway.stop().await;
     assert_eq!(booked(&gateway, id), charged, "what passed on the renter's sockets");
+    assert_audit(&gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,4 +284,52 @@ async fn every_answer_tells_how_the_cap_stands_and_the_trail_hears_that_it_comes
         if kinds() == [EventKind::Bandwidth80Percent, EventKind::Bandwidth95Percent] { Ok(()) } else { Err(kinds()) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_connections_race_for_the_last_bytes_and_exactly_the_cap_passes() {
+    for cap in [20_000, 20_001, 33_333] {
+        let mut gateway = TestGateway::start().await;
+        let (id, token) = gateway.session(cap);
+        let first = take_lock(&gateway, id, &token).await;
+        let clients = join_all((0..64).map(|_| gateway.connect())).await;
+        let moved: u64 = join_all(clients.into_iter().map(|client| download(client, id, &token))).await.iter().sum();
+        gateway.stop().await;
+        assert_eq!((first + moved, booked(&gateway, id)), (cap, cap));
+        assert_audit(&gateway).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_happens_to_a_session_gives_its_bytes_back() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(50_000);
+    download(gateway.connect().await, id, &token).await;
+    let used = || gateway.authority.standing_of(id).used.total();
+    eventually("the cap is used up", || if used() == 50_000 { Ok(()) } else { Err(used()) }).await;
+    let refused = |credential: String, n: u8| {
+        let gateway = &gateway;
+        async move {
+            let mut client = gateway.connect_from([127, 0, 0, n]).await;
+            client.send(&format!("GET /s/{id}/x HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{credential}\r\n")).await;
+            client.answer().await.status
+        }
+    };
+    let mut n = 1;
+    let mut token = token;
+    for workspace in ["second", "third"] {
+        // Released, recycled with a new tunnel and a new credential, rented with a new token from a new address.
+        assert_eq!(refused(bearer(&token), n).await, 429);
+        gateway.authority.release(id, &token, n);
+        gateway.authority.refresh(id, workspace);
+        n += 1;
+        token = gateway.authority.issue(id);
+        assert_eq!(refused(bearer(&token), n).await, 429, "{workspace}");
+        // The agent leaves, comes back under the same id, and its session is rented again.
+        gateway.authority.leave_and_return(id, &format!("{workspace} after a restart"));
+        n += 1;
+        token = gateway.authority.issue(id);
+        assert_eq!(refused(bearer(&token), n).await, 429, "{workspace}");
+        assert_eq!(used(), 50_000);
+    }
 }

@@ -26,6 +26,7 @@ struct Wire {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "the figure is what a person runs this for")]
 async fn after_kill_9_the_ledger_is_never_below_what_moved_and_hardly_above() {
     let rounds = std::env::var("RUNIT_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let house = Installation::new("[quota]\ncap_bytes = 1000000000000\n");

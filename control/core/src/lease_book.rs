@@ -116,15 +116,19 @@ impl LeaseBook {
 
     /// Takes the unspent bytes of leases whose time is up (or of all, for an idle or ended session) out of the budget.
     ///
-    /// Bytes that a poll holds reserved just now stay; the next call gets them.
-    pub fn give_back<C: Cells>(&mut self, budget: &BudgetIn<C>, now: Instant, all: bool) {
+    /// Bytes that a poll holds reserved just now stay; the next call gets them. Answers how many go back.
+    pub fn give_back<C: Cells>(&mut self, budget: &BudgetIn<C>, now: Instant, all: bool) -> u64 {
         self.attribute(budget);
+        let mut given_back = 0;
         for lease in self.held.iter_mut().filter(|lease| all || lease.stop_at <= now) {
             let unspent = lease.unspent();
             if unspent > 0 {
-                lease.size -= budget.withdraw(unspent);
+                let withdrawn = budget.withdraw(unspent);
+                lease.size -= withdrawn;
+                given_back += withdrawn;
             }
         }
+        given_back
     }
 
     /// What there is to tell the ledger. The caller sends all of it, in order, and calls [`Self::sent`] when it arrived.

@@ -4,7 +4,7 @@
 //! next start settles them by what was really spent, plus what was reserved by polls that ran at that moment.
 //!
 //! One file a node: a header of sixteen words, then slots of sixteen words (128 bytes, two cache lines), one for each
-//! session of the node's directory.
+//! session that was active on the node.
 //!
 //! ```text
 //!   header   magic · node id (2 words) · slots used
@@ -17,7 +17,7 @@
 mod mapping;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use runit_core::budget::Cells;
 use runit_core::ledger::Spent;
 use runit_core::{LeaseId, NodeId, SessionId};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use mapping::Mapping;
@@ -34,8 +35,9 @@ use mapping::Mapping;
 const MAGIC: u64 = u64::from_be_bytes(*b"RUNITsp1");
 const HEADER_WORDS: usize = 16;
 const SLOT_WORDS: usize = 16;
-/// Slots of a file. The file is sparse: a slot takes space when it is used.
-const SLOTS: usize = 1 << 20;
+/// Slots of a file: 8 MiB. Its blocks are allocated in the beginning, because a store into a mapping that the disk has no
+/// room for would end the process.
+const SLOTS: usize = 1 << 16;
 const EXTENSION: &str = "spent";
 
 /// The file of a running node.
@@ -83,14 +85,14 @@ impl SpentFile {
     /// Makes the file of `node` in `directory`, which is created where it is missing.
     ///
     /// # Errors
-    /// When directory or file cannot be made.
+    /// When directory or file cannot be made, for want of space too.
     pub fn create(directory: &Path, node: NodeId) -> io::Result<Arc<Self>> {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("{node}.{EXTENSION}"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let words = HEADER_WORDS + SLOTS * SLOT_WORDS;
-        file.set_len(words as u64 * 8)?;
+        allocate(&file, words as u64 * 8)?;
         let mapping = Mapping::new(file, words)?;
         let (high, low) = node.as_uuid().as_u64_pair();
         mapping.word(1).store(high, Ordering::Relaxed);
@@ -132,6 +134,14 @@ impl SpentFile {
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a new file its length and its blocks.
+fn allocate(mut file: &File, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP) => io::copy(&mut io::repeat(0).take(bytes), &mut file).map(drop),
+        result => Ok(result?),
     }
 }
 

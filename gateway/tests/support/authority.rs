@@ -12,8 +12,8 @@ use runit_core::authority::{ClaimError, LeaseError, Unavailable};
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent, Standing};
 use runit_core::session::{Change, Claim, Offer, Refusal};
 use runit_core::{
-    AccessToken, Authority, Clock, DirectoryChange, LockMode, NodeId, ProviderId, Rejection, Secret, SecretHash,
-    SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
+    AccessToken, Authority, Clock, DirectoryChange, LockMode, NodeId, ProviderId, Rejection, RenterAddress, Secret,
+    SecretHash, SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -102,6 +102,36 @@ impl TestAuthority {
         let view = view(session, credential);
         state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
         Ok(view)
+    }
+
+    /// The renter at 127.0.0.`n` gives the session back.
+    pub fn release(&self, id: SessionId, token: &AccessToken, n: u8) {
+        let address = RenterAddress::new([127, 0, 0, n].into());
+        self.change(id, Change::Release { token: token.hash(), address, mode: LockMode::Exact }).expect("its holder");
+    }
+
+    /// The agent brings a fresh workspace behind a new tunnel.
+    pub fn refresh(&self, id: SessionId, workspace: &str) {
+        let offer = self.offer(id, workspace);
+        self.change(id, Change::Refresh(offer)).expect("not removed");
+    }
+
+    /// The agent deregisters, and registers the same id again with a fresh workspace.
+    pub fn leave_and_return(&self, id: SessionId, workspace: &str) {
+        self.change(id, Change::Remove).expect("live");
+        let offer = self.offer(id, workspace);
+        let now = self.clock.now();
+        let mut state = self.state();
+        let (session, _, credential) = state.sessions.get_mut(&id).expect("configured");
+        let provider = session.provider.clone();
+        session.register_again(&provider, SecretHash::of("provider"), offer, now).expect("the same agent");
+        let view = view(session, credential);
+        state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
+    }
+
+    fn offer(&self, id: SessionId, workspace: &str) -> Offer {
+        let offer = self.state().sessions[&id].0.offer.clone();
+        Offer { credential_hash: SecretHash::of(workspace), ..offer }
     }
 
     pub fn ledger(&self, id: SessionId) -> Ledger {
