@@ -1,7 +1,7 @@
 //! Points in time as the ledger and the audit trail keep them.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,28 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
+/// Time of day that no step of the system's clock moves: where that stood once, and what a monotonic clock counted since.
+///
+/// A ledger that takes the latest time that it has seen is safe when the clock steps back, but a step forward (also the
+/// one that undoes a step back) ages every byte by as much.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyTime {
+    wall: Timestamp,
+    then: Instant,
+}
+
+impl SteadyTime {
+    /// The system's clock said `wall` at `then`.
+    pub const fn new(wall: Timestamp, then: Instant) -> Self {
+        Self { wall, then }
+    }
+
+    /// The time of day at `now`.
+    pub fn at(&self, now: Instant) -> Timestamp {
+        self.wall.plus(now.saturating_duration_since(self.then))
+    }
+}
+
 /// A duration in whole milliseconds, saturating.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -61,6 +83,14 @@ mod tests {
     fn timestamps_are_written_as_iso_8601_in_utc() {
         assert_eq!(Timestamp::from_unix_ms(1_795_334_400_007).to_string(), "2026-11-22T08:00:00.007Z");
         assert_eq!(Timestamp::from_unix_ms(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn steady_time_counts_on_from_where_it_began() {
+        let start = Instant::now();
+        let steady = SteadyTime::new(Timestamp::from_unix_ms(1000), start);
+        assert_eq!(steady.at(start + Duration::from_millis(5)), Timestamp::from_unix_ms(1005));
+        assert_eq!(steady.at(start - Duration::from_millis(5)), Timestamp::from_unix_ms(1000));
     }
 
     #[test]
