@@ -128,6 +128,18 @@ impl Installation {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
+    /// A metric of the node, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.admin).await.expect("the admin listener");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("taken");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("metrics");
+        text.lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
     pub async fn connect(&self) -> Client {
         Client { stream: TcpStream::connect(self.gateway).await.expect("listens"), sent: 0, received: Vec::new() }
     }
