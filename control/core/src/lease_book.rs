@@ -21,20 +21,6 @@ pub struct LeaseBook {
     held: VecDeque<Held>,
     attributed_in: u64,
     attributed_out: u64,
-    base: Option<Base>,
-}
-
-/// From when on the bytes of a budget are not all settled: what a node has to leave behind for [`Ledger::recover`].
-///
-/// [`Ledger::recover`]: crate::ledger::Ledger::recover
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// The first lease that was taken when none was held.
-    pub since: LeaseId,
-    /// What the budget had spent by then, from the renter.
-    pub bytes_in: u64,
-    /// What the budget had spent by then, to the renter.
-    pub bytes_out: u64,
 }
 
 #[derive(Debug)]
@@ -61,15 +47,12 @@ impl Held {
 impl LeaseBook {
     /// No leases yet.
     pub const fn new(session: SessionId) -> Self {
-        Self { session, held: VecDeque::new(), attributed_in: 0, attributed_out: 0, base: None }
+        Self { session, held: VecDeque::new(), attributed_in: 0, attributed_out: 0 }
     }
 
     /// A lease came in and was deposited. `asked_at` is the monotonic time of the request, from which its time counts;
     /// `margin` before its end nothing of it is spent any more.
     pub fn add(&mut self, lease: &Lease, asked_at: Instant, margin: Duration) {
-        if self.held.is_empty() {
-            self.base = Some(Base { since: lease.id, bytes_in: self.attributed_in, bytes_out: self.attributed_out });
-        }
         self.held.push_back(Held {
             id: lease.id,
             size: lease.granted,
@@ -85,11 +68,6 @@ impl LeaseBook {
     /// Whether no lease is open.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
-    }
-
-    /// Where the leases that are held began; none before the first one, and the last one's while none is held.
-    pub const fn base(&self) -> Option<Base> {
-        self.base
     }
 
     /// Whether the youngest lease is past half of its time, so that one who is still spending needs another.
@@ -245,25 +223,6 @@ mod tests {
         node.book.give_back(&node.budget, node.at(55), false);
         assert_eq!(node.budget.balance().left, 50);
         assert_eq!(node.report(), [(1, 0, 0, true), (2, 0, 0, false)]);
-    }
-
-    #[test]
-    fn the_base_moves_only_when_no_lease_is_held() {
-        let mut node = Node::new();
-        let base = |id, bytes_in| Some(Base { since: LeaseId::from_uuid(Uuid::from_u128(id)), bytes_in, bytes_out: 0 });
-        assert_eq!(node.book.base(), None);
-        node.lease(1, 100, 0);
-        node.spend(Direction::In, 90);
-        node.lease(2, 100, 0);
-        assert_eq!(node.report(), [(1, 90, 0, false), (2, 0, 0, false)]);
-        node.spend(Direction::In, 20);
-        assert_eq!(node.report(), [(1, 100, 0, true), (2, 10, 0, false)]);
-        node.lease(3, 100, 0);
-        assert_eq!(node.book.base(), base(1, 0));
-        node.book.give_back(&node.budget, node.at(1), true);
-        assert_eq!(node.report().len(), 2, "all closed");
-        node.lease(4, 100, 2);
-        assert_eq!(node.book.base(), base(4, 110));
     }
 
     #[test]

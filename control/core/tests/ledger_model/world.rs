@@ -70,6 +70,8 @@ struct Node {
     /// Leaked, so that polls can hold their reservations from one step to another.
     budget: &'static Budget,
     book: LeaseBook,
+    /// When it last asked for a lease and held none: that lease's name, and what had been spent.
+    base: Option<(LeaseId, u64, u64)>,
     polls: VecDeque<(Reservation<'static>, usize)>,
 }
 
@@ -215,6 +217,7 @@ impl World {
         }
         let request =
             LeaseRequest { lease: LeaseId::from_uuid(self.name()), node: self.node(node).id, ..request(want) };
+        self.node(node).rebase(request.lease);
         if matches!(fate, Fate::Late | Fate::Repeated) {
             self.held_up.push_back(Message::Ask(request));
         }
@@ -369,6 +372,7 @@ impl World {
             id: NodeId::from_uuid(self.name()),
             budget: Box::leak(Box::default()),
             book: LeaseBook::new(request(0).session),
+            base: None,
             polls: VecDeque::new(),
         }
     }
@@ -421,14 +425,22 @@ impl Node {
         }
     }
 
+    /// About to ask for `lease`. While no lease is held, all that was spent is settled.
+    fn rebase(&mut self, lease: LeaseId) {
+        if self.book.is_empty() {
+            let (bytes_in, bytes_out) = self.budget.spent();
+            self.base = Some((lease, bytes_in, bytes_out));
+        }
+    }
+
     /// What is found of it when it is dead.
     fn spent(&self) -> Option<Spent> {
-        let base = self.book.base()?;
+        let (since, base_in, base_out) = self.base?;
         let (bytes_in, bytes_out) = self.budget.spent();
         Some(Spent {
-            since: base.since,
-            bytes_in: bytes_in - base.bytes_in,
-            bytes_out: bytes_out - base.bytes_out,
+            since,
+            bytes_in: bytes_in - base_in,
+            bytes_out: bytes_out - base_out,
             reserved: u64::from(self.budget.balance().reserved),
         })
     }
