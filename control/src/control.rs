@@ -150,7 +150,8 @@ impl Control {
 
     /// The metrics as they are now.
     pub fn gather(&self) -> Vec<MetricFamily> {
-        self.metrics.gather(self.sessions.directory.sessions().iter().map(|session| session.status()))
+        let forfeited = self.sessions.store.forfeited_bytes();
+        self.metrics.gather(self.sessions.directory.sessions().iter().map(|session| session.status()), forfeited)
     }
 
     /// Sessions that cannot be served any more are removed, so that their agents are told to register again.

@@ -111,6 +111,10 @@ impl Store for MeteredStore {
         self.metered("recover", self.inner.recover(node, spent, now)).await
     }
 
+    fn forfeited_bytes(&self) -> u64 {
+        self.inner.forfeited_bytes()
+    }
+
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {
         self.metered("ledger", self.inner.ledger(id, now)).await
     }

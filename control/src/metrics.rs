@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 use runit_core::event::EventKind;
 use runit_core::session::SessionStatus;
 
@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     sessions: IntGaugeVec,
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
+    forfeited: IntCounter,
 }
 
 impl Metrics {
@@ -48,6 +49,10 @@ impl Metrics {
                 &["operation"],
             )?,
             store_errors: counter("runit_store_errors_total", "Failures of the store, by operation", &["operation"])?,
+            forfeited: IntCounter::new(
+                "runit_quota_forfeited_bytes_total",
+                "Leased bytes charged without knowing that they moved: of nodes that died",
+            )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.problems.clone()))?;
@@ -56,6 +61,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.sessions.clone()))?;
         metrics.registry.register(Box::new(metrics.store_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.store_errors.clone()))?;
+        metrics.registry.register(Box::new(metrics.forfeited.clone()))?;
         for kind in EventKind::ALL {
             metrics.events.with_label_values(&[kind.as_str()]);
         }
@@ -97,8 +103,9 @@ impl Metrics {
         }
     }
 
-    /// All metrics, with the sessions counted now.
-    pub(crate) fn gather(&self, statuses: impl Iterator<Item = SessionStatus>) -> Vec<MetricFamily> {
+    /// All metrics, with the sessions counted now and the bytes forfeited so far.
+    pub(crate) fn gather(&self, statuses: impl Iterator<Item = SessionStatus>, forfeited: u64) -> Vec<MetricFamily> {
+        self.forfeited.inc_by(forfeited.saturating_sub(self.forfeited.get()));
         let mut counts = [SessionStatus::Ready, SessionStatus::Locked, SessionStatus::Recycling].map(|one| (one, 0));
         for status in statuses {
             if let Some((_, count)) = counts.iter_mut().find(|(one, _)| *one == status) {

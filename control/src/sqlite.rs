@@ -14,7 +14,7 @@ mod session_rows;
 mod worker;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use runit_core::event::SecurityEvent;
@@ -33,6 +33,8 @@ pub struct SqliteStore {
     /// `data_version` of the writing connection: SQLite changes it when somebody else commits. Relaxed, since it guards
     /// nothing: a commit that two askers see is read twice.
     version: AtomicI64,
+    /// Relaxed: a count for operators.
+    forfeited: AtomicU64,
 }
 
 impl SqliteStore {
@@ -47,7 +49,7 @@ impl SqliteStore {
         let reading = schema::connect(path)?;
         let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;
         let reader = Worker::start("runit-store-reader", reading, Mode::Read).map_err(OpenError::Thread)?;
-        Ok(Self { writer, reader, version })
+        Ok(Self { writer, reader, version, forfeited: AtomicU64::new(0) })
     }
 }
 
@@ -114,38 +116,48 @@ impl Store for SqliteStore {
                 let known = ledger_rows::load(db, request.session)?;
                 let mut ledger = known.clone().unwrap_or_default();
                 let granted = ledger.grant(&request, cap, &policy, now);
-                ledger_rows::save(db, request.session, known.as_ref(), &ledger)?;
-                Ok(granted.map_err(GrantError::Short))
+                let forfeited = ledger_rows::save(db, request.session, known.as_ref(), &ledger)?;
+                Ok(granted.map(|lease| (lease, forfeited)).map_err(GrantError::Short))
             })
             .await?
+            .map(|(lease, forfeited)| {
+                self.forfeited.fetch_add(forfeited, Ordering::Relaxed);
+                lease
+            })
     }
 
     async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
-        self.writer
-            .run(move |db| {
-                for report in &reports {
-                    let Some(known) = ledger_rows::load(db, report.session)? else { continue };
-                    let mut ledger = known.clone();
-                    ledger.report(report, now);
-                    ledger_rows::save(db, report.session, Some(&known), &ledger)?;
-                }
-                Ok(())
-            })
-            .await
+        let reported = self.writer.run(move |db| {
+            let mut forfeited = 0;
+            for report in &reports {
+                let Some(known) = ledger_rows::load(db, report.session)? else { continue };
+                let mut ledger = known.clone();
+                ledger.report(report, now);
+                forfeited += ledger_rows::save(db, report.session, Some(&known), &ledger)?;
+            }
+            Ok(forfeited)
+        });
+        self.forfeited.fetch_add(reported.await?, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError> {
-        self.writer
-            .run(move |db| {
-                for (session, spent) in &spent {
-                    let Some(known) = ledger_rows::load(db, *session)? else { continue };
-                    let mut ledger = known.clone();
-                    ledger.recover(node, spent, now);
-                    ledger_rows::save(db, *session, Some(&known), &ledger)?;
-                }
-                Ok(())
-            })
-            .await
+        let recovered = self.writer.run(move |db| {
+            let mut forfeited = 0;
+            for (session, spent) in &spent {
+                let Some(known) = ledger_rows::load(db, *session)? else { continue };
+                let mut ledger = known.clone();
+                ledger.recover(node, spent, now);
+                forfeited += ledger_rows::save(db, *session, Some(&known), &ledger)?;
+            }
+            Ok(forfeited)
+        });
+        self.forfeited.fetch_add(recovered.await?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn forfeited_bytes(&self) -> u64 {
+        self.forfeited.load(Ordering::Relaxed)
     }
 
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {

@@ -110,6 +110,12 @@ pub trait Store: Send + Sync + 'static {
     /// Settles what a node that died has left open ([`Ledger::recover`]). Doing it again changes nothing.
     async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError>;
 
+    /// Bytes that this store has seen charged without knowing that they moved ([`crate::ledger::Usage::forfeited`]),
+    /// since it was opened.
+    fn forfeited_bytes(&self) -> u64 {
+        0
+    }
+
     /// A session's ledger, brought to `now`; an empty one for a session that never moved a byte.
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError>;
 

@@ -19,13 +19,13 @@ pub(super) fn load(db: &Connection, session: SessionId) -> Result<Option<Ledger>
     Ok(Some(Ledger { closed, open, settled, latest }))
 }
 
-/// Writes back what `after` has different from `before`.
+/// Writes back what `after` has different from `before`; answers how many bytes were forfeited in between.
 pub(super) fn save(
     db: &Connection,
     session: SessionId,
     before: Option<&Ledger>,
     after: &Ledger,
-) -> Result<(), DbError> {
+) -> Result<u64, DbError> {
     if before.is_none_or(|before| before.latest != after.latest) {
         db.prepare_cached(
             "INSERT INTO ledgers (session, latest) VALUES (?1, ?2)
@@ -37,7 +37,10 @@ pub(super) fn save(
     let before = before.unwrap_or(&empty);
     save_closed(db, session, &before.closed, &after.closed)?;
     save_open(db, session, &before.open, &after.open)?;
-    save_settled(db, session, &before.settled, &after.settled)
+    save_settled(db, session, &before.settled, &after.settled)?;
+    let forfeited_before = |bucket| before.closed.get(bucket).map_or(0, |usage| usage.forfeited);
+    let growth = |(bucket, usage): (_, &Usage)| usage.forfeited.saturating_sub(forfeited_before(bucket));
+    Ok(after.closed.iter().map(growth).sum())
 }
 
 fn closed(db: &Connection, session: SessionId) -> Result<BTreeMap<u64, Usage>, DbError> {
