@@ -8,6 +8,7 @@ use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
 use runit_core::RenterAddress;
 
 use crate::connection::Connection;
@@ -15,6 +16,25 @@ use crate::guard::{Guard, HeadLimits};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, digest_with};
+
+/// How long a connection that was cut may take to end by itself.
+const CUT_WITHIN: Duration = Duration::from_millis(300);
+
+/// One more in a gauge for as long as this lives, also through a panic.
+struct Counted<'a>(&'a IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 /// Serves renters' connections.
 pub struct GatewayApp {
@@ -34,16 +54,18 @@ impl ServerApp for GatewayApp {
         let connection = Arc::new(Connection::new(address));
         let digest = Arc::new(digest_with(&connection).ok()?);
         let guard = Guard::new(stream, Arc::clone(&connection), digest, self.head_limits);
-        self.metrics.connections.inc();
+        let _open = Counted::new(&self.metrics.connections);
         // The proxy answers requests on this stream until it ends, or until one of them is upgraded.
-        ServerApp::process_new(&self.proxy, Box::new(guard), shutdown).await;
+        tokio::select! {
+            _ = ServerApp::process_new(&self.proxy, Box::new(guard), shutdown) => {}
+            // The guard ends what comes by; what waits for the provider is ended here.
+            () = async { connection.until_cut().await; tokio::time::sleep(CUT_WITHIN).await } => {}
+        }
         if let Some((tunnel, renter)) = connection.take_tunnel() {
-            self.metrics.websockets.inc();
+            let _open = Counted::new(&self.metrics.websockets);
             tunnel.run(renter, &connection, self.websocket_idle, self.lifecycle.ending()).await;
-            self.metrics.websockets.dec();
         }
         self.metrics.audit_difference.inc_by(connection.audit());
-        self.metrics.connections.dec();
         if let Some(cut) = connection.cut_reason() {
             self.metrics.cuts.with_label_values(&[cut.label()]).inc();
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::task::AtomicWaker;
 use runit_core::RenterAddress;
+use tokio::sync::Notify;
 
 use crate::guard::Guard;
 use crate::live::LiveSession;
@@ -70,6 +71,7 @@ pub(crate) struct Connection {
     starved: AtomicBool,
     cut: AtomicU8,
     waker: AtomicWaker,
+    cut_seen: Notify,
     /// Bytes by what became of them: charged as they passed, read as heads, the gateway's own, read and never delivered.
     charged: AtomicU64,
     heads: AtomicU64,
@@ -101,6 +103,7 @@ impl Connection {
             starved: AtomicBool::new(false),
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            cut_seen: Notify::new(),
             charged: AtomicU64::new(0),
             heads: AtomicU64::new(0),
             own: AtomicU64::new(0),
@@ -233,6 +236,17 @@ impl Connection {
     pub(crate) fn cut(&self, reason: Cut) {
         let _ = self.cut.compare_exchange(0, reason as u8, Ordering::SeqCst, Ordering::SeqCst);
         self.wake();
+        self.cut_seen.notify_waiters();
+    }
+
+    /// Resolves when it is cut, also while its task waits for the provider and does not come by the guard.
+    pub(crate) async fn until_cut(&self) {
+        let seen = self.cut_seen.notified();
+        tokio::pin!(seen);
+        seen.as_mut().enable();
+        if self.cut_reason().is_none() {
+            seen.await;
+        }
     }
 
     /// Why it is being ended, if it is.

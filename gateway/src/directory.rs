@@ -1,8 +1,8 @@
 //! The sessions that this node knows, kept up to date by the authority. Looking one up takes no lock.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,13 +19,17 @@ use crate::live::LiveSession;
 /// How long a node may lag behind an authority that has just answered with a session.
 const LAG: Duration = Duration::from_secs(1);
 
+/// Sessions that are not in the directory any more.
+type Gone = HashMap<SessionId, Weak<LiveSession>>;
+
 /// All sessions by id, and the locked ones by the token of their lock.
 #[derive(Debug)]
 pub(crate) struct Directory {
     sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
     sessions_by_lock: papaya::HashMap<SecretHash, SessionId>,
-    /// Held while a change is applied, so that two changes to a session do not cross.
-    changing: Mutex<()>,
+    /// Held while a change is applied, so that two changes to a session do not cross. In it: sessions that are gone, for
+    /// as long as their leases are not settled. One that comes back is the same one, with the same counters.
+    changing: Mutex<Gone>,
     changed: Notify,
     loaded: AtomicBool,
     spent: Arc<SpentFile>,
@@ -38,7 +42,7 @@ impl Directory {
         Self {
             sessions: papaya::HashMap::new(),
             sessions_by_lock: papaya::HashMap::new(),
-            changing: Mutex::new(()),
+            changing: Mutex::default(),
             changed: Notify::new(),
             loaded: AtomicBool::new(false),
             spent,
@@ -109,30 +113,36 @@ impl Directory {
     }
 
     fn apply(&self, change: DirectoryChange) {
-        let _changing = self.changing();
+        let mut gone = self.changing();
+        let gone = &mut *gone;
         match change {
             DirectoryChange::Snapshot(views) => {
                 let listed: HashSet<SessionId> = views.iter().map(|view| view.id).collect();
-                let gone: Vec<SessionId> =
+                let unlisted: Vec<SessionId> =
                     self.sessions.pin().keys().filter(|id| !listed.contains(id)).copied().collect();
-                gone.into_iter().for_each(|id| self.remove(id));
-                views.into_iter().for_each(|view| self.upsert(view));
+                unlisted.into_iter().for_each(|id| self.remove(id, gone));
+                views.into_iter().for_each(|view| self.upsert(view, gone));
                 // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
                 self.loaded.store(true, Ordering::Release);
             }
-            DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => self.remove(view.id),
-            DirectoryChange::Upsert(view) => self.upsert(view),
-            DirectoryChange::Remove(id) => self.remove(id),
+            DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => self.remove(view.id, gone),
+            DirectoryChange::Upsert(view) => self.upsert(view, gone),
+            DirectoryChange::Remove(id) => self.remove(id, gone),
         }
         self.changed.notify_waiters();
     }
 
-    fn upsert(&self, view: SessionView) {
+    fn upsert(&self, view: SessionView, gone: &mut Gone) {
         match self.session(view.id) {
             Some(session) => self.update(&session, view),
             None => {
                 if let Some(lock) = &view.lock {
                     self.sessions_by_lock.pin().insert(lock.token, view.id);
+                }
+                if let Some(session) = gone.remove(&view.id).and_then(|session| session.upgrade()) {
+                    session.update(view);
+                    self.sessions.pin().insert(session.id(), session);
+                    return;
                 }
                 let counters = Counters::new(Arc::clone(&self.spent), view.id);
                 let session = Arc::new(LiveSession::new(view, counters, self.refills.clone()));
@@ -156,16 +166,18 @@ impl Directory {
         session.update(view);
     }
 
-    fn remove(&self, id: SessionId) {
+    fn remove(&self, id: SessionId, gone: &mut Gone) {
         if let Some(session) = self.sessions.pin().remove(&id).cloned() {
             if let Some(lock) = &session.view().lock {
                 self.sessions_by_lock.pin().remove(&lock.token);
             }
             session.cut_all(Cut::LockedOut);
+            gone.retain(|_, session| session.strong_count() > 0);
+            gone.insert(id, Arc::downgrade(&session));
         }
     }
 
-    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn changing(&self) -> std::sync::MutexGuard<'_, Gone> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -85,7 +85,7 @@ impl Gateway {
                 return Ok(Answer::Redirect { location: lab_path(view.id), cookie: None });
             }
         }
-        let (view, cookie) = self.claim_for_browser(token.hash(), connection).await?;
+        let (view, cookie) = self.claim_for_browser(token.hash(), None, connection).await?;
         Ok(Answer::Redirect { location: lab_path(view.id), cookie: Some(cookie) })
     }
 
@@ -108,12 +108,11 @@ impl Gateway {
                 return Err(Answer::Redirect { location, cookie: None });
             }
             let token = query_tokens(query).next().ok_or(Rejection::InvalidToken)?;
-            let (view, cookie) = self.claim_for_browser(token.hash(), connection).await?;
-            let location = if view.id == id { location } else { lab_path(view.id) };
+            let (_, cookie) = self.claim_for_browser(token.hash(), Some(id), connection).await?;
             return Err(Answer::Redirect { location, cookie: Some(cookie) });
         }
         let (view, permit) = self.authorize(&session, &presented, connection).await?;
-        if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token()) {
+        if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
             return Err(Refusal::ForeignOrigin.into());
         }
         match place {
@@ -139,7 +138,12 @@ impl Gateway {
         let address = connection.address();
         let view = session.view();
         let decision = match authorize(&view, presented, address, self.lock_mode) {
-            Ok(Decision::Pass(permit)) => Ok((view, permit)),
+            Ok(Decision::Pass(permit)) => {
+                if permit.address_differs() && self.lock_mode == LockMode::Observe {
+                    self.note_rejection(Rejection::AddressMismatch, session.id(), connection);
+                }
+                Ok((view, permit))
+            }
             Ok(Decision::AskAuthority) => return self.take_lock(session, presented, connection).await,
             Err(rejection) => Err(rejection),
         };
@@ -185,11 +189,11 @@ impl Gateway {
     ) -> Result<Arc<LiveSession>, Answer> {
         let mut refused = Rejection::InvalidToken;
         for &token in &presented.tokens {
-            match self.claim(token, None, connection).await {
+            match self.claim(token, Some(id), None, connection).await {
                 Ok(view) if view.id == id => {
                     return Ok(self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?);
                 }
-                Ok(_) => {} // another session's token: its lock is taken, this one stays closed
+                Ok(_) => {} // the authority knows better than that
                 Err(ClaimError::Rejected(rejection)) => refused = rejection,
                 Err(ClaimError::Unavailable(_)) => return Err(Refusal::AuthorityUnavailable.into()),
             }
@@ -201,10 +205,11 @@ impl Gateway {
     async fn claim_for_browser(
         &self,
         token: SecretHash,
+        session: Option<SessionId>,
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, HeaderValue), Answer> {
         let secret = Secret::new(Uuid::new_v4().as_simple().to_string());
-        let view = self.claim(token, Some(secret.hash()), connection).await.map_err(|error| match error {
+        let view = self.claim(token, session, Some(secret.hash()), connection).await.map_err(|error| match error {
             ClaimError::Rejected(rejection) => Answer::from(rejection),
             ClaimError::Unavailable(_) => Refusal::AuthorityUnavailable.into(),
         })?;
@@ -216,10 +221,11 @@ impl Gateway {
     async fn claim(
         &self,
         token: SecretHash,
+        session: Option<SessionId>,
         cookie: Option<SecretHash>,
         connection: &Connection,
     ) -> Result<SessionView, ClaimError> {
-        self.authority.claim(Claim { token, address: connection.address(), cookie }).await
+        self.authority.claim(Claim { token, session, address: connection.address(), cookie }).await
     }
 
     /// Ties the connection to the session and charges the head, which is what lets bytes flow.

@@ -32,6 +32,7 @@ mod peer;
 mod proxy;
 mod quota;
 mod request_policy;
+mod settlement;
 mod target;
 mod tunnel;
 

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::session::SessionStatus;
-use runit_core::{SessionId, SessionView, Timestamp};
+use runit_core::{LeaseId, SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
@@ -35,8 +35,10 @@ pub(crate) struct LiveSession {
     pub(crate) budget: NodeBudget,
     /// The leases that they come from; kept by the leasing task.
     pub(crate) book: tokio::sync::Mutex<LeaseBook>,
-    /// All bytes that were ever leased.
-    deposited: AtomicU64,
+    /// All bytes that were ever leased, less those given back: what may have been spent.
+    covered: AtomicU64,
+    /// The name of a lease that was asked for, until its answer comes.
+    asked: Mutex<Option<LeaseId>>,
     /// Below this many bytes left another lease is asked for.
     low_water: AtomicU32,
     /// Zero: none. One: unavailable. Else: when bytes come free, as Unix milliseconds.
@@ -58,7 +60,8 @@ impl LiveSession {
             book: tokio::sync::Mutex::new(LeaseBook::new(view.id)),
             view: ArcSwap::from_pointee(view),
             budget: NodeBudget::new(counters),
-            deposited: AtomicU64::new(0),
+            covered: AtomicU64::new(0),
+            asked: Mutex::new(None),
             low_water: AtomicU32::new(0),
             drought: AtomicU64::new(0),
             refill_asked: AtomicBool::new(false),
@@ -199,18 +202,33 @@ impl LiveSession {
 
     /// Puts leased bytes into the budget; `false` if they do not fit.
     pub(crate) fn deposit(&self, bytes: u64) -> bool {
-        // Counted first: whoever sees them spent sees them deposited.
-        self.deposited.fetch_add(bytes, Ordering::SeqCst);
+        // Counted first: whoever sees them spent sees them covered.
+        self.covered.fetch_add(bytes, Ordering::SeqCst);
         let fits = self.budget.deposit(bytes).is_ok();
         if !fits {
-            self.deposited.fetch_sub(bytes, Ordering::SeqCst);
+            self.covered.fetch_sub(bytes, Ordering::SeqCst);
         }
         fits
     }
 
-    /// All bytes that were ever leased.
-    pub(crate) fn deposited(&self) -> u64 {
-        self.deposited.load(Ordering::SeqCst)
+    /// Bytes were taken out of the budget again.
+    pub(crate) fn withdrawn(&self, bytes: u64) {
+        self.covered.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// All bytes that were ever leased, less those given back.
+    pub(crate) fn covered(&self) -> u64 {
+        self.covered.load(Ordering::SeqCst)
+    }
+
+    /// The name to ask for a lease under: that of an attempt without an answer, or a new one.
+    pub(crate) fn next_lease(&self, draw: impl FnOnce() -> LeaseId) -> LeaseId {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(draw)
+    }
+
+    /// The lease that was asked for is here.
+    pub(crate) fn lease_answered(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// All that this node has spent for it.

@@ -80,7 +80,7 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 ///
 /// Jupyter's own check is off once a token is injected, so this is the one that counts. A missing `Origin` comes
 /// from programs, and is enough only with an explicit token, which a foreign page cannot make a browser send.
-pub(crate) fn origin_is_ours(method: &Method, headers: &HeaderMap, by_token: bool) -> bool {
+pub(crate) fn origin_is_ours(method: &Method, headers: &HeaderMap, by_token: bool, secure: bool) -> bool {
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if safe && !is_upgrade(headers) {
         return true;
@@ -88,14 +88,16 @@ pub(crate) fn origin_is_ours(method: &Method, headers: &HeaderMap, by_token: boo
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (None, _) => by_token,
-        (Some(origin), None) => same_authority(origin.as_bytes(), headers),
+        (Some(origin), None) => same_origin(origin.as_bytes(), headers, secure),
         (Some(_), Some(_)) => false,
     }
 }
 
-/// `Origin` names the scheme and authority of the page (RFC 6454); the authority must be the one in `Host`.
-fn same_authority(origin: &[u8], headers: &HeaderMap) -> bool {
-    let authority = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://"));
+/// `Origin` names the scheme and authority of the page (RFC 6454): the scheme must be the one that renters use, and the
+/// authority the one in `Host`.
+fn same_origin(origin: &[u8], headers: &HeaderMap, secure: bool) -> bool {
+    let scheme: &[u8] = if secure { b"https://" } else { b"http://" };
+    let authority = origin.strip_prefix(scheme);
     let host = headers.get(header::HOST).map(|host| host.as_bytes());
     matches!((authority, host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host))
 }
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn unsafe_methods_and_websockets_come_from_our_own_pages_only() {
         let from = |origin: &str| headers(&[("host", "gateway:8080"), ("origin", origin)]);
-        let ours = ["http://gateway:8080", "https://GATEWAY:8080"];
+        let ours = ["http://gateway:8080", "http://GATEWAY:8080"];
         let foreign = [
             "null",
             "http://gateway",
@@ -183,18 +185,21 @@ mod tests {
             "http://gateway:8080.evil",
             "http://x.gateway:8080",
             "gateway:8080",
+            "https://gateway:8080",
             "ftp://gateway:8080",
             "",
         ];
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert!(ours.iter().all(|origin| origin_is_ours(&method, &from(origin), false)));
-            assert!(foreign.iter().all(|origin| !origin_is_ours(&method, &from(origin), true)));
+            assert!(ours.iter().all(|origin| origin_is_ours(&method, &from(origin), false, false)));
+            assert!(foreign.iter().all(|origin| !origin_is_ours(&method, &from(origin), true, false)));
         }
+        assert!(origin_is_ours(&Method::POST, &from("https://gateway:8080"), false, true));
+        assert!(!origin_is_ours(&Method::POST, &from("http://gateway:8080"), false, true));
         let mut handshake = headers(&HANDSHAKE);
-        assert!(!origin_is_ours(&Method::GET, &handshake, false), "a cookie alone");
-        assert!(origin_is_ours(&Method::GET, &handshake, true), "a program with its token");
+        assert!(!origin_is_ours(&Method::GET, &handshake, false, false), "a cookie alone");
+        assert!(origin_is_ours(&Method::GET, &handshake, true, false), "a program with its token");
         handshake.append("origin", "http://evil".parse().expect("valid"));
-        assert!(!origin_is_ours(&Method::GET, &handshake, true));
-        assert!(origin_is_ours(&Method::GET, &from("http://evil"), false), "a plain link");
+        assert!(!origin_is_ours(&Method::GET, &handshake, true, false));
+        assert!(origin_is_ours(&Method::GET, &from("http://evil"), false, false), "a plain link");
     }
 }

@@ -77,6 +77,7 @@ pub(crate) async fn shake_hands(
 ) -> Result<Handshake> {
     let stream = connector.new_stream(peer).await?;
     let mut provider = HttpSession::new(stream);
+    provider.read_timeout = Some(answer_within);
     let request = handshake_request(request, session)?;
     let exchange = async {
         provider.write_request_header(Box::new(request)).await?;
@@ -147,9 +148,10 @@ impl Tunnel {
     pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration, stop: impl Future) {
         connection.begin_request();
         renter.linger_when_dropped();
-        let mut down = Pump { frames: Some(FrameScanner::default()), ..Pump::default() };
+        let mut down = Pump::default();
         let ended = tokio::select! {
             result = self.pump(&mut renter, &mut down) => result,
+            () = connection.until_cut() => Ok(()),
             () = silence(connection, idle) => Ok(()),
             _ = stop => {
                 connection.cut(Cut::Restart);
@@ -176,6 +178,7 @@ impl Tunnel {
         renter.write_all(&head).await?;
         renter.flush().await?;
         drop(head);
+        down.frames = Some(FrameScanner::default());
         down.waiting = BytesMut::from(&ahead[..]);
         drop(ahead);
         let mut up = Pump::default();
@@ -210,7 +213,7 @@ struct Pump {
     /// Read, but not written yet.
     waiting: BytesMut,
     unflushed: bool,
-    /// Where the written bytes stand, if anybody wants to know.
+    /// Where the written bytes stand; none before frames begin, and in the direction where nobody wants to know.
     frames: Option<FrameScanner>,
 }
 

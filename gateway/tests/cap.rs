@@ -49,7 +49,8 @@ async fn take_lock(gateway: &TestGateway, id: SessionId, token: &AccessToken) ->
 
 /// Downloads until the connection ends; the bytes sent and received while the session served it.
 async fn download(mut client: Client, id: SessionId, token: &AccessToken) -> u64 {
-    client.send(&request(id, token, "download/100000000")).await;
+    let head = request(id, token, "download/100000000").replace("Host: g", "Host: g\r\nConnection: close");
+    client.send(&head).await;
     client.drain().await;
     let refused = client.received.starts_with(b"HTTP/1.1 429");
     if refused { 0 } else { client.sent + client.received.len() as u64 }

@@ -58,14 +58,46 @@ async fn removal_ends_idle_keep_alive_connections_and_downloads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_tunnel_cuts_nobody() {
+async fn a_new_tunnel_or_somebody_elses_end_cuts_nobody() {
     let gateway = TestGateway::start().await;
     let (id, token) = gateway.session(CAP);
     let mut client = open_websocket(&gateway, id, &bearer(&token)).await;
     let (other, _) = gateway.session(CAP);
     gateway.authority.change(other, Change::Remove).expect("live");
-    client.send_bytes(&FRAME).await;
-    client.receive(2 * FRAME.len()).await;
+    gateway.authority.refresh(id, "the tunnel is another, and so is the workspace");
+    for round in 2..5 {
+        client.send_bytes(&FRAME).await;
+        client.receive(round * FRAME.len()).await;
+    }
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renter_who_is_blocked_by_a_deaf_provider_is_cut_all_the_same() {
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    let requests = [
+        format!("GET /s/{id}/deaf HTTP/1.1\r\nHost: g\r\n{}{WEBSOCKET}\r\n", bearer(&token)),
+        format!("PUT /s/{id}/deaf HTTP/1.1\r\nHost: g\r\nContent-Length: 99999999\r\n{}\r\n", bearer(&token)),
+        format!("GET /s/{id}/stall HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(&token)),
+    ];
+    let mut clients = Vec::new();
+    for request in &requests {
+        let mut client = gateway.connect().await;
+        client.send(request).await;
+        clients.push(client);
+    }
+    for client in &mut clients[..2] {
+        // Until nothing is taken any more: every buffer on the way is full.
+        let chunk = [0; 64 * 1024];
+        let sending = async { while tokio::io::AsyncWriteExt::write(&mut client.stream, &chunk).await.is_ok() {} };
+        let blocked = tokio::time::timeout(std::time::Duration::from_millis(700), sending).await;
+        assert!(blocked.is_err(), "the gateway still reads");
+    }
+    gateway.authority.change(id, Change::Remove).expect("live");
+    for client in &mut clients {
+        client.drain().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ async fn withstands<F: Fault>(house: &Installation) {
     download.receive(5_000_000).await;
 
     let fault = F::begin(&house.path().join("data"));
-    download.to_the_end().await;
+    download.read_to_the_end().await;
     let refused = get(house, &rented, "x").await;
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("ledger_unavailable"), "{refused}");
     let leased = house.metric("runit_quota_leased_bytes_total").await;
@@ -134,7 +134,7 @@ impl Download {
         }
     }
 
-    async fn to_the_end(&mut self) {
+    async fn read_to_the_end(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
         let reading = async {
             while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {

@@ -151,6 +151,8 @@ pub enum Refusal {
 pub struct Claim {
     /// The token presented.
     pub token: SecretHash,
+    /// The session that it was presented to; none for the hand-over link, which is for whichever the token opens.
+    pub session: Option<SessionId>,
     /// Where from.
     pub address: RenterAddress,
     /// The cookie that the gateway would set, for browsers.
@@ -328,6 +330,9 @@ impl Session {
     }
 
     fn claim(&mut self, claim: Claim, mode: LockMode, now: Timestamp) -> Result<(), Refusal> {
+        if claim.session.is_some_and(|session| session != self.id) {
+            return Err(Rejection::InvalidToken.into());
+        }
         match &mut self.state {
             SessionState::Ready { tokens } if tokens.contains(&claim.token) => {
                 self.state = SessionState::Locked(Lock {

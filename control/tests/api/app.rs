@@ -175,7 +175,9 @@ impl TestApp {
     pub(crate) async fn claim(&self, token: &str, from: u8, cookie: Option<&str>) -> Result<SessionView, ClaimError> {
         let token = AccessToken::parse(token).expect("a token").hash();
         let address = RenterAddress::new(IpAddr::from([127, 0, 0, from]));
-        self.authority().claim(Claim { token, address, cookie: cookie.map(runit_core::SecretHash::of) }).await
+        self.authority()
+            .claim(Claim { token, session: None, address, cookie: cookie.map(runit_core::SecretHash::of) })
+            .await
     }
 
     /// The session's status as its provider sees it.

@@ -49,7 +49,7 @@ async fn of_many_concurrent_claims_exactly_one_takes_the_lock() {
         let token = runit_core::AccessToken::parse(&token).unwrap().hash();
         let address = runit_core::RenterAddress::new([127, 0, 0, n].into());
         claims.spawn(async move {
-            authority.claim(runit_core::session::Claim { token, address, cookie: None }).await.is_ok()
+            authority.claim(runit_core::session::Claim { token, session: None, address, cookie: None }).await.is_ok()
         });
     }
     assert_eq!(claims.join_all().await.into_iter().filter(|&won| won).count(), 1);

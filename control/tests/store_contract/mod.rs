@@ -60,7 +60,12 @@ fn address(last: u8) -> RenterAddress {
 }
 
 fn claim(token: &str, from: u8, cookie: Option<&str>) -> Change {
-    let claim = Claim { token: SecretHash::of(token), address: address(from), cookie: cookie.map(SecretHash::of) };
+    let claim = Claim {
+        token: SecretHash::of(token),
+        session: None,
+        address: address(from),
+        cookie: cookie.map(SecretHash::of),
+    };
     Change::Claim(claim, LockMode::Exact)
 }
 
@@ -161,7 +166,7 @@ pub(crate) async fn an_ipv6_lock_is_as_before_after_a_restart(fixture: &impl Fix
     store.register(registration(1, "one"), at(0)).await.unwrap();
     store.change(id(1), issue("token"), at(1)).await.unwrap();
     let v6 = RenterAddress::new("2001:db8::1".parse().unwrap());
-    let claim = Claim { token: SecretHash::of("token"), address: v6, cookie: None };
+    let claim = Claim { token: SecretHash::of("token"), session: None, address: v6, cookie: None };
     store.change(id(1), Change::Claim(claim, LockMode::Exact), at(2)).await.unwrap();
     let session = fixture.open().session(id(1)).await.unwrap().unwrap();
     assert_eq!(session.lock().map(|lock| lock.address), Some(v6));

@@ -102,6 +102,20 @@ impl TestUpstream {
                 tokio::io::copy(&mut from, &mut to).await?;
                 Err(std::io::ErrorKind::ConnectionAborted.into())
             }
+            "deaf" => {
+                if head.to_lowercase().contains("upgrade: websocket") {
+                    socket
+                        .write_all(
+                            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+                        )
+                        .await?;
+                }
+                std::future::pending().await
+            }
+            "stall" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123").await?;
+                std::future::pending().await
+            }
             "unasked101" => socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nraw bytes").await,
             _ => {
                 let length = length(head);

@@ -33,7 +33,12 @@ fn ready() -> Session {
 }
 
 fn claim(token: &str, last: u8, cookie: Option<&str>) -> Change {
-    let claim = Claim { token: SecretHash::of(token), address: address(last), cookie: cookie.map(SecretHash::of) };
+    let claim = Claim {
+        token: SecretHash::of(token),
+        session: None,
+        address: address(last),
+        cookie: cookie.map(SecretHash::of),
+    };
     Change::Claim(claim, LockMode::Exact)
 }
 
@@ -194,4 +199,18 @@ fn every_change_that_the_data_plane_must_hear_of_counts_the_revision_up() {
     let before = session.revision;
     session.apply(release("token", 1), at(3)).expect("its holder");
     assert!(session.revision > before);
+}
+
+#[test]
+fn a_token_presented_to_another_session_takes_nothing() {
+    let mut session = ready();
+    let claim = Claim {
+        token: SecretHash::of("token"),
+        session: Some(SessionId::from_uuid(Uuid::from_u128(2))),
+        address: address(1),
+        cookie: None,
+    };
+    let refused = session.apply(Change::Claim(claim, LockMode::Exact), at(2));
+    assert_eq!(refused, Err(Rejection::InvalidToken.into()));
+    assert_eq!(session.status(), SessionStatus::Ready);
 }
