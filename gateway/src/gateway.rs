@@ -255,7 +255,7 @@ impl Gateway {
             let refilled = session.refilled.notified();
             tokio::pin!(refilled);
             refilled.as_mut().enable();
-            let reservation = session.reserve(bytes);
+            let reservation = session.reserve_head(bytes);
             if reservation.bytes() == bytes {
                 session.spend(reservation, Direction::In, bytes);
                 return Ok(());

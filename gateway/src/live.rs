@@ -26,6 +26,10 @@ pub(crate) enum Drought {
 /// Bytes set aside for one poll.
 pub(crate) type NodeReservation<'a> = Reservation<'a, Counters>;
 
+/// What one poll may set aside. A `kill -9` charges what is reserved at that moment, so this is the price of a crash for
+/// each stream; see `docs/LEDGER.md`.
+const LARGEST_RESERVATION: usize = 64 * 1024;
+
 /// One session on this node.
 #[derive(Debug)]
 pub(crate) struct LiveSession {
@@ -115,7 +119,16 @@ impl LiveSession {
 
     /// Reserves up to `want` bytes for one poll, and sees to it that more come when few are left.
     pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> NodeReservation<'_> {
-        let reservation = self.budget.reserve(want);
+        self.set_aside(want.min(LARGEST_RESERVATION))
+    }
+
+    /// The same for a head, which is charged whole or not at all.
+    pub(crate) fn reserve_head(self: &Arc<Self>, bytes: usize) -> NodeReservation<'_> {
+        self.set_aside(bytes)
+    }
+
+    fn set_aside(self: &Arc<Self>, bytes: usize) -> NodeReservation<'_> {
+        let reservation = self.budget.reserve(bytes);
         if self.budget.balance().left < self.low_water.load(Ordering::Relaxed) && self.drought().is_none() {
             self.ask_for_refill();
         }
