@@ -5,7 +5,7 @@ PROFILE ?= release
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: ## gateway, control API, agent and Jupyter on this machine, until Ctrl-C (PROFILE=dev builds faster)
@@ -19,11 +19,21 @@ check: ## format, lints, documentation, dependency directions, licences and advi
 	.ci/directions --self-test
 	.ci/directions
 	.ci/deny
+	python3 docs/check_threat_model.py
+	python3 docs/check_metrics.py
 
 .PHONY: test
 test: ## set up what tests need, then all tests, over real parts
 	.ci/test
 
+.PHONY: upgrade-test
+upgrade-test: ## one process takes over from another while WebSockets stay open
+	cargo test -p runit-gateway --locked --test upgrade
+
+.PHONY: crash-test
+crash-test: ## 200 rounds of kill -9 under load; prints how far the ledger was off
+	cargo test -p runit-gateway --locked --test crash -- --nocapture
+
 .PHONY: bench
 bench: ## every benchmark
-	cargo bench --workspace --locked
+	cargo bench -p runit-bench --locked
