@@ -51,11 +51,16 @@ class Visit:
     def __init__(self, browser):
         self.context = browser.new_context()
         self.page = self.context.new_page()
-        self.errors, self.requests, self.failed = [], [], []
+        self.errors, self.requests, self.failed, self.kernel_frames = [], [], [], []
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("websocket", self.listen)
         self.page.on("response", lambda answer: self.failed.append((answer.status, answer.url)) if answer.status >= 400 else None)
+
+    def listen(self, websocket):
+        if "/channels" in websocket.url:
+            websocket.on("framereceived", lambda frame: self.kernel_frames.append(frame))
 
 
 @pytest.fixture
@@ -71,7 +76,8 @@ def test_a_notebook_runs_with_a_plot_and_a_widget(jupyter, gate, visit):
     page.goto(f"http://127.0.0.1:{gate.port}{jupyter.base_url}lab/tree/n.ipynb")
     cell = page.locator(".jp-Notebook .jp-CodeCell").first
     expect(cell).to_be_visible(timeout=60_000)
-    # JupyterLab drops a run that comes before the kernel is connected; the circle in the toolbar says idle too early.
+    # JupyterLab says idle before it is connected to the kernel, and drops what is run in between.
+    wait_for(lambda: visit.kernel_frames, page, seconds=60)
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
     cell.click()
     page.keyboard.press("Shift+Enter")

@@ -4,6 +4,7 @@ Plain JupyterLab in the same image writes no error to the console (docker/tests/
 """
 
 import json
+import time
 
 import pytest
 import requests
@@ -142,13 +143,20 @@ def open_notebook(page, base):
         [f"{base}/api/contents/probe.ipynb", NOTEBOOK],
     )
     page.get_by_title("Refresh the file browser.").click(timeout=PAGE_MS)
-    with page.expect_websocket(
-        lambda websocket: "/channels" in websocket.url, timeout=PAGE_MS
-    ) as channels:
-        page.locator(".jp-DirListing-item", has_text="probe.ipynb").dblclick(
-            timeout=PAGE_MS
-        )
-    channels.value.wait_for_event("framereceived", timeout=PAGE_MS)
+    frames = []
+
+    def listen(websocket):
+        if "/channels" in websocket.url:
+            websocket.on("framereceived", lambda frame: frames.append(frame))
+
+    page.on("websocket", listen)
+    page.locator(".jp-DirListing-item", has_text="probe.ipynb").dblclick(
+        timeout=PAGE_MS
+    )
+    deadline = time.monotonic() + PAGE_MS / 1000
+    while not frames:
+        assert time.monotonic() < deadline, "no message from the kernel"
+        page.wait_for_timeout(50)
     idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     expect(idle).to_be_visible(timeout=PAGE_MS)
 
