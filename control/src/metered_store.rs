@@ -91,6 +91,10 @@ impl Store for MeteredStore {
         self.metered("change", self.inner.change(id, change, now)).await
     }
 
+    async fn forget_removed(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.metered("forget_removed", self.inner.forget_removed(before)).await
+    }
+
     async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
         self.metered("providers_seen", self.inner.providers_seen(ids, now)).await
     }

@@ -99,6 +99,10 @@ impl Store for SqliteStore {
             .await?
     }
 
+    async fn forget_removed(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.writer.run(move |db| session_rows::forget_removed(db, before)).await
+    }
+
     async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
         self.writer.run(move |db| session_rows::providers_seen(db, &ids, now)).await
     }

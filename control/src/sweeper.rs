@@ -18,6 +18,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::control::{Control, removed};
 
+/// A removed session is kept for so long: its id stays its agent's, and its ledger, whose window is a day, what it was.
+const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How often it is looked for removed sessions that are older.
+const FORGETTING: Duration = Duration::from_secs(60 * 60);
+
 /// Changes at one time: they share commits.
 const AT_ONCE: usize = 64;
 
@@ -26,13 +31,16 @@ impl Control {
     pub(crate) async fn keep_sweeping(self, mut stop: watch::Receiver<bool>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.control.sweep_interval_ms));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forgetting = tokio::time::interval(FORGETTING);
+        forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
+            let hourly = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = forgetting.tick() => true,
                 _ = stop.wait_for(|&stopped| stopped) => break,
-            }
+            };
             // What failed is logged by the store, and tried again at the next tick.
-            let _ = self.sweep().await;
+            let _ = if hourly { self.forget().await } else { self.sweep().await };
         }
         let _ = self.heartbeats.flush(&*self.sessions.store).await;
     }
@@ -49,6 +57,14 @@ impl Control {
             // What failed is logged by the store, and tried again at the next tick.
             let _ = self.sessions.catch_up().await;
         }
+    }
+
+    /// Forgets sessions that were removed long ago, or hostile registrations would fill the disk.
+    async fn forget(&self) -> Result<(), StoreError> {
+        let now = self.sessions.clock.now();
+        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(TOMBSTONES)));
+        self.sessions.store.forget_removed(before).await?;
+        Ok(())
     }
 
     /// One round: heartbeats are written, other processes heard, then whoever is due is asked about.

@@ -45,6 +45,7 @@ store_contract! {
     a_refused_change_changes_nothing_and_an_unknown_session_is_unknown,
     a_removed_session_leaves_a_tombstone_with_its_owner_and_its_usage,
     presence_goes_forward_only_and_passes_over_the_absent,
+    sessions_removed_long_ago_are_forgotten_with_all_that_belongs_to_them,
     the_sweeper_is_told_of_those_that_are_due_and_no_others,
     usage_and_leases_are_as_before_after_a_restart,
     a_repeated_or_older_report_changes_nothing,

@@ -95,6 +95,10 @@ pub trait Store: Send + Sync + 'static {
     /// Applies one change ([`Session::apply`]) and answers the session as it is then.
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError>;
 
+    /// Forgets sessions that were removed before then, their ledgers with them; answers how many. A session that is gone
+    /// for longer than a ledger's window has nothing in it any more.
+    async fn forget_removed(&self, before: Timestamp) -> Result<u64, StoreError>;
+
     /// These sessions' agents were heard of. Names that are unknown or removed are passed over.
     async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError>;
 

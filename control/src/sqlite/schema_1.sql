@@ -28,6 +28,9 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_provider_seen ON sessions (provider_seen_at) WHERE status <> 'REMOVED';
 CREATE INDEX sessions_by_renter_seen   ON sessions (renter_seen_at)   WHERE status = 'LOCKED';
 
+-- What is to be forgotten.
+CREATE INDEX sessions_by_removal       ON sessions (since)            WHERE status = 'REMOVED';
+
 -- READY: the tokens that would take the lock, oldest first. LOCKED: the one that took it.
 CREATE TABLE tokens (
     hash    BLOB    PRIMARY KEY CHECK (length(hash) = 32),

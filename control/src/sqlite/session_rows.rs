@@ -52,6 +52,17 @@ pub(super) fn due(db: &Connection, silent: Timestamp, absent: Timestamp) -> Resu
     Ok(due)
 }
 
+pub(super) fn forget_removed(db: &Connection, before: Timestamp) -> Result<u64, DbError> {
+    // Children before parents: SQLite checks references at each statement.
+    for table in ["tokens", "usage", "leases", "settled", "ledgers"] {
+        let forgotten = "SELECT id FROM sessions WHERE status = 'REMOVED' AND since < ?";
+        db.prepare_cached(&format!("DELETE FROM {table} WHERE session IN ({forgotten})"))?.execute([time(before)])?;
+    }
+    let sessions =
+        db.prepare_cached("DELETE FROM sessions WHERE status = 'REMOVED' AND since < ?")?.execute([time(before)])?;
+    Ok(sessions as u64)
+}
+
 pub(super) fn insert(db: &Connection, session: &Session) -> Result<(), DbError> {
     write(
         db,

@@ -243,6 +243,33 @@ pub(crate) async fn presence_goes_forward_only_and_passes_over_the_absent(fixtur
     assert_eq!(second.revision, 1, "nothing that the data plane must hear of");
 }
 
+pub(crate) async fn sessions_removed_long_ago_are_forgotten_with_all_that_belongs_to_them(fixture: &impl Fixture) {
+    let store = fixture.open();
+    for number in 1..=3 {
+        store.register(registration(number, "one"), at(0)).await.unwrap();
+        let request = LeaseRequest {
+            lease: LeaseId::from_uuid(Uuid::from_u128(number)),
+            node: NodeId::from_uuid(Uuid::from_u128(9)),
+            session: id(number),
+            want: 1,
+        };
+        let policy = LeasePolicy { min_bytes: 100, max_bytes: 1000, ttl: Duration::from_secs(60) };
+        store.grant(request, policy, at(0)).await.unwrap();
+        store.change(id(number), Change::IssueToken(SecretHash::of(&number.to_string())), at(0)).await.unwrap();
+    }
+    store.change(id(1), Change::Remove, at(1)).await.unwrap();
+    store.change(id(2), Change::Remove, at(HOUR)).await.unwrap();
+    let store = fixture.open();
+    assert_eq!(store.forget_removed(at(HOUR)).await.unwrap(), 1);
+    assert_eq!(store.forget_removed(at(HOUR)).await.unwrap(), 0);
+    let store = fixture.open();
+    assert!(store.session(id(1)).await.unwrap().is_none());
+    assert!(store.session(id(2)).await.unwrap().is_some(), "removed not long enough ago");
+    assert!(store.session(id(3)).await.unwrap().is_some(), "not removed");
+    assert_eq!(store.ledger(id(1), at(HOUR)).await.unwrap().charged(), 0);
+    assert!(store.ledger(id(2), at(HOUR)).await.unwrap().charged() > 0);
+}
+
 pub(crate) async fn the_sweeper_is_told_of_those_that_are_due_and_no_others(fixture: &impl Fixture) {
     let store = fixture.open();
     locked(&*store, 1, "token").await;
