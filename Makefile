@@ -13,6 +13,7 @@ up: ## gateway, control API, agent and Jupyter on this machine, until Ctrl-C (PR
 
 .PHONY: check
 check: ## format, lints, documentation, dependency directions, licences and advisories
+	.ci/prerequisites
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
@@ -36,4 +37,5 @@ crash-test: ## 200 rounds of kill -9 under load; prints how far the ledger was o
 
 .PHONY: bench
 bench: ## every benchmark
+	.ci/prerequisites
 	cargo bench -p runit-bench --locked
