@@ -118,3 +118,47 @@ async fn without_a_predecessor_there_is_nothing_to_take_over() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing to take over"), "{output:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_spend_one_cap_to_the_byte() {
+    const CAP: u64 = 20_000_000;
+    let house = Installation::new(&format!("[quota]\ncap_bytes = {CAP}\nlease_max_bytes = 1048576\n"));
+    let upstream = TestUpstream::start().await;
+    let _old = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(open_websocket(&house, &rented).await);
+    }
+    let _new = house.start_with(&["--upgrade"]).await;
+    // The old process serves these, the new one those; neither knows of the other but by the ledger.
+    let echoes = clients.into_iter().map(|client| {
+        let (mut reader, mut writer) = client.stream.into_split();
+        let sending = tokio::spawn(async move {
+            while tokio::io::AsyncWriteExt::write_all(&mut writer, &[b'e'; 8192]).await.is_ok() {}
+        });
+        tokio::spawn(async move {
+            let mut sink = tokio::io::sink();
+            // Until it is cut.
+            let _ = tokio::io::copy(&mut reader, &mut sink).await;
+            sending.abort();
+        })
+    });
+    let echoes: Vec<_> = echoes.collect();
+    let downloads = (0..4).map(|_| async {
+        let mut client = house.connect().await;
+        let Rented { id, token } = &rented;
+        let head = format!(
+            "GET /s/{id}/download/1000000000 HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{}\r\n",
+            bearer(token)
+        );
+        client.send(&head).await;
+        client.drain().await;
+    });
+    futures::future::join_all(downloads).await;
+    for echo in echoes {
+        tokio::time::timeout(support::PATIENCE, echo).await.expect("cut").expect("no panic");
+    }
+    house.used_at_least(&rented, CAP).await;
+    assert_eq!(house.used(&rented).await, CAP);
+}
