@@ -280,6 +280,7 @@ mod tests {
                         let reservation = budget.reserve(7 + n);
                         let used = reservation.bytes().div_ceil(2);
                         mine += used as u64;
+                        assert!(mine <= BYTES, "more is spent than was deposited");
                         reservation.spend(if n % 2 == 0 { Direction::In } else { Direction::Out }, used);
                     }
                     mine

@@ -12,11 +12,22 @@ use loom::thread;
 use runit_core::budget::{Balance, Budget, Direction, Reservation};
 use runit_core::sync::{AtomicBool, AtomicU64};
 
-/// Runs `model` under all interleavings with at most three preemptions.
+/// Runs `model` under the interleavings with at most three preemptions.
+///
+/// Loom tries another order of two accesses when it meets the second one, and knows but the last access before that. So
+/// whoever only looks is spawned last: looks of his that came first would be hidden behind those of the others.
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
+}
+
+fn spawn<T: Send + Sync + 'static, R: 'static>(
+    shared: &Arc<T>,
+    act: impl FnOnce(&T) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || act(&shared))
 }
 
 fn budget(bytes: u64) -> Budget {
@@ -37,18 +48,16 @@ fn spend(budget: &Budget, want: usize, most: usize, direction: Direction) -> u64
 fn spending_dropping_depositing_and_withdrawing_conserve_every_byte() {
     check(|| {
         let budget = Arc::new(budget(3));
-        let spender = {
-            let budget = Arc::clone(&budget);
-            thread::spawn(move || spend(&budget, 2, 1, Direction::Out))
-        };
-        let dropper = {
-            let budget = Arc::clone(&budget);
-            thread::spawn(move || drop(budget.reserve(2)))
-        };
-        let withdrawn = budget.withdraw(1);
-        budget.deposit(2).expect("small");
+        let spender = spawn(&budget, |budget| spend(budget, 2, 1, Direction::Out));
+        let dropper = spawn(&budget, |budget| drop(budget.reserve(2)));
+        let lessor = spawn(&budget, |budget| {
+            let withdrawn = budget.withdraw(1);
+            budget.deposit(2).expect("small");
+            withdrawn
+        });
         let spent = spender.join().expect("no panic");
         dropper.join().expect("no panic");
+        let withdrawn = lessor.join().expect("no panic");
 
         let left = 3 + 2 - withdrawn - spent;
         assert_eq!(budget.balance(), Balance { left: left as u32, reserved: 0 });
@@ -60,11 +69,10 @@ fn spending_dropping_depositing_and_withdrawing_conserve_every_byte() {
 fn the_last_bytes_are_spent_once() {
     check(|| {
         let budget = Arc::new(budget(3));
-        let spenders = [Direction::In, Direction::Out].map(|direction| {
-            let budget = Arc::clone(&budget);
-            thread::spawn(move || spend(&budget, 2, 2, direction))
-        });
-        let withdrawn = budget.withdraw(2);
+        let spenders = [Direction::In, Direction::Out]
+            .map(|direction| spawn(&budget, move |budget| spend(budget, 2, 2, direction)));
+        let lessor = spawn(&budget, |budget| budget.withdraw(2));
+        let withdrawn = lessor.join().expect("no panic");
         let theirs: u64 = spenders.into_iter().map(|spender| spender.join().expect("no panic")).sum();
         let (bytes_in, bytes_out) = budget.spent();
         assert_eq!(theirs, bytes_in + bytes_out);
@@ -77,20 +85,21 @@ fn the_last_bytes_are_spent_once() {
 fn no_byte_is_ever_neither_left_nor_reserved_nor_spent() {
     check(|| {
         let budget = Arc::new(budget(3));
-        let spenders = [Direction::In, Direction::Out].map(|direction| {
-            let budget = Arc::clone(&budget);
-            thread::spawn(move || spend(&budget, 2, 2, direction))
+        let spenders = [Direction::In, Direction::Out]
+            .map(|direction| spawn(&budget, move |budget| spend(budget, 2, 2, direction)));
+        let reader = spawn(&budget, |budget| {
+            let balance = budget.balance();
+            let (bytes_in, bytes_out) = budget.spent();
+            let seen = u64::from(balance.left) + u64::from(balance.reserved) + bytes_in + bytes_out;
+            assert!(seen >= 3, "{balance:?} and {bytes_in} + {bytes_out} spent");
+            if balance.is_empty() {
+                assert_eq!(bytes_in + bytes_out, 3, "whoever sees an empty budget sees all that was spent");
+            }
         });
-        let balance = budget.balance();
-        let (bytes_in, bytes_out) = budget.spent();
-        let seen = u64::from(balance.left) + u64::from(balance.reserved) + bytes_in + bytes_out;
-        assert!(seen >= 3, "{balance:?} and {bytes_in} + {bytes_out} spent");
-        if balance.is_empty() {
-            assert_eq!(bytes_in + bytes_out, 3, "whoever sees an empty budget sees all that was spent");
-        }
         for spender in spenders {
             spender.join().expect("no panic");
         }
+        reader.join().expect("no panic");
     });
 }
 
@@ -116,12 +125,9 @@ fn a_cell_that_loads_and_then_stores_is_caught() {
     check(|| {
         let budget = Arc::new(RacyBudget::default());
         budget.left.store(3, SeqCst);
-        let other = {
-            let budget = Arc::clone(&budget);
-            thread::spawn(move || budget.spend(2))
-        };
-        budget.spend(2);
-        other.join().expect("no panic");
+        for spender in [2, 2].map(|want| spawn(&budget, move |budget: &RacyBudget| budget.spend(want))) {
+            spender.join().expect("no panic");
+        }
         assert_eq!(budget.spent.load(SeqCst), 3, "each byte goes once");
     });
 }
@@ -226,16 +232,14 @@ impl Session {
 fn holder_and_waiter(used: usize, poll: fn(&Session) -> Polled) {
     check(move || {
         let session = Arc::new(Session::new(2, false));
-        let holder = {
-            let session = Arc::clone(&session);
-            thread::spawn(move || {
-                let reservation = session.budget.reserve(2);
-                let used = used.min(reservation.bytes());
-                session.settle(reservation, used);
-            })
-        };
-        let polled = poll(&session);
+        let holder = spawn(&session, move |session| {
+            let reservation = session.budget.reserve(2);
+            let used = used.min(reservation.bytes());
+            session.settle(reservation, used);
+        });
+        let waiter = spawn(&session, move |session| poll(session));
         holder.join().expect("no panic");
+        let polled = waiter.join().expect("no panic");
         session.assert_not_forgotten(&polled);
     });
 }
@@ -260,12 +264,10 @@ fn a_stream_that_looks_before_it_says_that_it_starves_is_caught() {
 fn a_stream_that_starves_during_a_refill_is_woken_by_it() {
     check(|| {
         let session = Arc::new(Session::new(0, true));
-        let refill = {
-            let session = Arc::clone(&session);
-            thread::spawn(move || session.refill(1))
-        };
-        let polled = session.poll();
+        let refill = spawn(&session, |session| session.refill(1));
+        let waiter = spawn(&session, Session::poll);
         refill.join().expect("no panic");
+        let polled = waiter.join().expect("no panic");
         session.assert_not_forgotten(&polled);
     });
 }
@@ -274,17 +276,12 @@ fn a_stream_that_starves_during_a_refill_is_woken_by_it() {
 fn a_refill_and_a_holder_together_forget_nobody() {
     check(|| {
         let session = Arc::new(Session::new(1, true));
-        let refill = {
-            let session = Arc::clone(&session);
-            thread::spawn(move || session.refill(1))
-        };
-        let holder = {
-            let session = Arc::clone(&session);
-            thread::spawn(move || session.settle(session.budget.reserve(2), 0))
-        };
-        let polled = session.poll();
+        let refill = spawn(&session, |session| session.refill(1));
+        let holder = spawn(&session, |session| session.settle(session.budget.reserve(2), 0));
+        let waiter = spawn(&session, Session::poll);
         refill.join().expect("no panic");
         holder.join().expect("no panic");
+        let polled = waiter.join().expect("no panic");
         session.assert_not_forgotten(&polled);
     });
 }

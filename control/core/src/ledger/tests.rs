@@ -68,10 +68,29 @@ fn grants_add_up_to_exactly_the_cap() {
     while let Ok(grant) = ledger.grant(&request(lease, 400), 5_000, &POLICY, at(0)) {
         sum += grant.granted;
         lease += 1;
-        assert!(ledger.charged() <= 5_000);
+        assert!(sum <= 5_000 && ledger.charged() == sum);
     }
     assert_eq!(sum, 5_000);
     assert_eq!(ledger.grant(&request(lease, 1), 5_000, &POLICY, at(0)), Err(Shortage::Leased));
+}
+
+#[test]
+fn more_than_4_gib_are_counted_in_every_place() {
+    const GIB: u64 = 1 << 30;
+    let policy = LeasePolicy { min_bytes: GIB, max_bytes: GIB, ttl: POLICY.ttl };
+    let mut ledger = Ledger::default();
+    for lease in 0..10 {
+        ledger.grant(&request(lease, GIB), 100 * GIB, &policy, at(0)).expect("plenty");
+        let (bytes_in, bytes_out) = if lease < 5 { (GIB, 0) } else { (0, GIB) };
+        ledger.report(&report(lease, 1, bytes_in, bytes_out, lease % 2 == 0), at(1));
+        assert_eq!(ledger.charged(), (u64::try_from(lease).expect("small") + 1) * GIB);
+    }
+    ledger.advance(at(61));
+    assert_eq!(ledger.standing(0).used, Usage { bytes_in: 5 * GIB, bytes_out: 5 * GIB, forfeited: 0 });
+    ledger.grant(&request(99, GIB), 100 * GIB, &policy, at(62)).expect("plenty");
+    let spent = Spent { since: request(99, 0).lease, bytes_in: 5 * GIB, bytes_out: 5 * GIB, reserved: 5 * GIB };
+    ledger.recover(request(99, 0).node, &spent, at(62));
+    assert_eq!(ledger.charged(), 11 * GIB);
 }
 
 #[test]

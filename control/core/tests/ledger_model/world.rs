@@ -179,7 +179,11 @@ impl World {
         self.ledger.advance(self.clock());
         let expected = self.cap.max(self.ledger.charged());
         let mut dry = false;
-        while !dry {
+        for round in 0.. {
+            if dry {
+                break;
+            }
+            assert!(round <= self.cap + 1, "every round but the last gets a byte");
             dry = true;
             for node in 0..self.nodes.len() {
                 dry &= matches!(self.ask(node, 1000, Fate::Arrives), Some(Err(Shortage::CapReached { .. })));
