@@ -27,14 +27,18 @@ impl Oracle {
         self.moved.range(since..).map(|(_, bytes)| bytes).sum()
     }
 
+    /// Bytes of the 24 h that end at `end`.
+    pub(crate) fn moved_within_window(&self, end: Timestamp) -> u64 {
+        self.moved_since(Timestamp::from_unix_ms(end.unix_ms().saturating_sub(millis(WINDOW))))
+    }
+
     /// Were nothing to happen any more, then at each moment from `now` on the bytes of the window that ends there would
     /// have to be charged. That can only fail where a byte is about to leave its window, so these moments are looked at.
     pub(crate) fn check(&mut self, ledger: &Ledger, now: Timestamp) {
         self.moved.retain(|at, _| at.plus(2 * WINDOW) >= now);
         let moments = self.moved.keys().map(|at| at.plus(WINDOW)).filter(|&moment| moment > now);
         for moment in moments.chain([now]) {
-            let window_start = moment.unix_ms().saturating_sub(millis(WINDOW));
-            let moved = self.moved_since(Timestamp::from_unix_ms(window_start));
+            let moved = self.moved_within_window(moment);
             let mut then = ledger.clone();
             then.advance(moment);
             let charged = then.charged();

@@ -131,6 +131,8 @@ impl World {
             Time::Stepping => self.told,
         };
         self.oracle.check(&self.ledger, now);
+        let moved = self.oracle.moved_within_window(now);
+        assert!(moved <= self.cap_of_last_grant, "{moved} bytes in 24 h under a cap of {}", self.cap_of_last_grant);
         let charged = self.ledger.charged();
         let within = charged <= self.cap_of_last_grant || self.granted_twice;
         assert!(within, "{charged} are charged under a cap of {}", self.cap_of_last_grant);
