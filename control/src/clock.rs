@@ -1,16 +1,26 @@
-//! The system's clock: the one place where this crate asks for the time of day.
+//! The system's clock: the one place where this crate asks for the time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use runit_core::time::{Clock, Timestamp, millis};
+use runit_core::time::{Clock, SteadyTime, Timestamp, millis};
 
-/// The time of day as the operating system has it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
+/// The time of day, taken from the operating system once and counted on from there.
+///
+/// Whoever sets the system's clock while this process runs moves nothing here: no byte comes free early, no limit opens,
+/// no provider seems silent. The next start takes the new time.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock(SteadyTime);
+
+impl SystemClock {
+    /// Takes the time of day from the operating system now.
+    pub fn start() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(SteadyTime::new(Timestamp::from_unix_ms(millis(since_epoch)), Instant::now()))
+    }
+}
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_unix_ms(millis(since_epoch))
+        self.0.at(Instant::now())
     }
 }

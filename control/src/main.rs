@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn run(config: Option<PathBuf>) -> anyhow::Result<()> {
     let settings = runit_config::load_node(config.as_deref())?;
     start_log(&settings)?;
-    let control = Control::open(&settings, Arc::new(SystemClock))?;
+    let control = Control::open(&settings, Arc::new(SystemClock::start()))?;
     tokio::runtime::Runtime::new()?.block_on(async {
         // Before anybody can know that it runs: until then a signal ends the process at once.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = runit_config::load_node(arguments.config.as_deref())?;
     log_as(&settings.log)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let control = Control::open(&settings, Arc::clone(&clock)).context("the control plane cannot start")?;
     let node = Node::new(&settings, control.authority(), clock)?;
     let lifecycle = Lifecycle::default();
