@@ -16,7 +16,7 @@ use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
-use runit_core::{LockMode, Timestamp};
+use runit_core::{LockMode, SessionId, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -146,6 +146,16 @@ impl Control {
             let (served, ..) = tokio::join!(server::serve(listener, router, stop), following, sweeping, stopped);
             served
         }
+    }
+
+    /// An operator ends a session's lock: its connections end, and its workspace is made anew.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such session, or nobody holds it.
+    pub async fn cut(&self, id: SessionId) -> Result<(), ChangeError> {
+        self.sessions.change(id, Change::Cut).await?;
+        self.note(SecurityEvent::new(EventKind::SessionCut, self.sessions.clock.now()).session(id)).await;
+        Ok(())
     }
 
     /// The metrics as they are now.

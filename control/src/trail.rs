@@ -63,6 +63,7 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionLocked
         | EventKind::SessionReleased
         | EventKind::SessionAutoUnlocked
+        | EventKind::SessionCut
         | EventKind::SessionRemoved
         | EventKind::Bandwidth80Percent
         | EventKind::Bandwidth95Percent

@@ -36,7 +36,7 @@ mod settlement;
 mod target;
 mod tunnel;
 
-pub use admin::{Admin, Source};
+pub use admin::{Admin, Cutter, Source};
 pub use app::GatewayApp;
 pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;

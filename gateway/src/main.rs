@@ -124,9 +124,13 @@ fn proxy_server(
     server.bootstrap();
     let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration, lifecycle.clone()));
     proxy.add_tcp(&available(gateway.listen, "gateway.listen", upgrade)?);
-    let (metrics, control) = (node.metrics(), control.clone());
+    let (metrics, scraped, cutting) = (node.metrics(), control.clone(), control.clone());
     let admin = Admin {
-        sources: vec![Arc::new(move || metrics.gather()), Arc::new(move || control.gather())],
+        cut: Arc::new(move |id| {
+            let control = cutting.clone();
+            Box::pin(async move { control.cut(id).await.is_ok() })
+        }),
+        sources: vec![Arc::new(move || metrics.gather()), Arc::new(move || scraped.gather())],
         operator_key: gateway.operator_key.as_ref().map(runit_core::Secret::hash),
     };
     let mut admin = Service::new("admin".to_owned(), HttpServer::new_app(admin));

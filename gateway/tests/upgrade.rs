@@ -108,6 +108,40 @@ async fn termination_settles_everything_and_the_next_start_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_ends_a_lock_and_its_idle_websockets() {
+    let house = Installation::new("");
+    let settings = std::fs::read_to_string(house.path().join("runit.toml")).expect("written");
+    let settings = settings.replace("[gateway]\n", "[gateway]\noperator_key = \"sixteen characters\"\n");
+    std::fs::write(house.path().join("runit.toml"), settings).expect("written");
+    let upstream = TestUpstream::start().await;
+    let _process = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut client = open_websocket(&house, &rented).await;
+    let cut = |key: &'static str| {
+        let (admin, id) = (house.admin, rented.id);
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(admin).await.expect("listens");
+            let head = format!(
+                "POST /sessions/{id}/cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\
+                 Authorization: Bearer {key}\r\n\r\n"
+            );
+            tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("taken");
+            let mut answer = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.expect("an answer");
+            answer.split(' ').nth(1).map(str::to_owned)
+        }
+    };
+    assert_eq!(cut("a guess of a key").await.as_deref(), Some("401"));
+    echo(&mut client).await;
+    client.received.clear();
+    assert_eq!(cut("sixteen characters").await.as_deref(), Some("200"));
+    client.drain().await;
+    assert_eq!(client.received, [0x88, 2, 0x0f, 0xa1]);
+    assert!(house.log().contains("SESSION_CUT"), "{}", house.log());
+    assert_eq!(cut("sixteen characters").await.as_deref(), Some("404"), "nobody holds it any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_predecessor_there_is_nothing_to_take_over() {
     let house = Installation::new("");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_runit-gateway"))

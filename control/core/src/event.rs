@@ -28,6 +28,8 @@ pub enum EventKind {
     SessionReleased,
     /// The renter was absent for too long.
     SessionAutoUnlocked,
+    /// An operator ended the lock.
+    SessionCut,
     /// The session was deregistered, or its provider was silent for too long.
     SessionRemoved,
     /// Four fifths of the cap are used.
@@ -44,7 +46,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NewProviderRegistered,
         Self::InvalidProviderRegistration,
         Self::SuspiciousProviderUrl,
@@ -54,6 +56,7 @@ impl EventKind {
         Self::SessionHijackAttempt,
         Self::SessionReleased,
         Self::SessionAutoUnlocked,
+        Self::SessionCut,
         Self::SessionRemoved,
         Self::Bandwidth80Percent,
         Self::Bandwidth95Percent,
@@ -73,6 +76,7 @@ impl EventKind {
             Self::SessionHijackAttempt => "SESSION_HIJACK_ATTEMPT",
             Self::SessionReleased => "SESSION_RELEASED",
             Self::SessionAutoUnlocked => "SESSION_AUTO_UNLOCKED",
+            Self::SessionCut => "SESSION_CUT",
             Self::SessionRemoved => "SESSION_REMOVED",
             Self::Bandwidth80Percent => "BANDWIDTH_80_PERCENT",
             Self::Bandwidth95Percent => "BANDWIDTH_95_PERCENT",
