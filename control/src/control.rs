@@ -16,7 +16,7 @@ use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
-use runit_core::{LockMode, SessionId, Timestamp};
+use runit_core::{SessionId, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -103,7 +103,7 @@ impl Control {
         let authority = Arc::new(LocalAuthority {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
-            lock_mode: lock_mode(settings),
+            lock_mode: settings.lock.mode,
             lease_policy: lease_policy(settings),
         });
         let upstream_policy = UpstreamPolicy {
@@ -182,14 +182,6 @@ impl Control {
 /// The event of a session's removal.
 pub(crate) fn removed(session: &Session, now: Timestamp) -> SecurityEvent {
     SecurityEvent::new(EventKind::SessionRemoved, now).session(session.id).provider(session.provider.clone())
-}
-
-const fn lock_mode(settings: &NodeSettings) -> LockMode {
-    match settings.lock.mode {
-        runit_config::LockMode::Exact => LockMode::Exact,
-        runit_config::LockMode::Prefix => LockMode::Prefix,
-        runit_config::LockMode::Observe => LockMode::Observe,
-    }
 }
 
 fn lease_policy(settings: &NodeSettings) -> LeasePolicy {
