@@ -3,6 +3,7 @@
 //! The proxy runs on Pingora's runtimes, everything else (control API, leases, directory) on one of its own, which
 //! outlives the proxy so that the last bytes can be settled.
 
+use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,7 +154,8 @@ fn available(address: SocketAddr, key: &str, inherited: bool) -> Result<String> 
 fn log_as(settings: &Log) -> Result<()> {
     // Pingora's own lines can hold what renters and providers send.
     let filter = EnvFilter::try_new(format!("{},pingora_proxy=off,pingora_core=warn", settings.filter))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match settings.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
