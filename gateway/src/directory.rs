@@ -181,3 +181,26 @@ impl Directory {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{spent_file, view};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_session_that_comes_back_before_its_leases_are_settled_has_the_same_counters() {
+        let (_data, file) = spent_file();
+        let (refills, _asked) = mpsc::unbounded_channel();
+        let directory = Directory::new(file, refills);
+        let id = SessionId::from_uuid(Uuid::new_v4());
+        directory.apply(DirectoryChange::Upsert(view(id, 1)));
+        let unsettled = directory.session(id).expect("there");
+        directory.apply(DirectoryChange::Remove(id));
+        assert!(directory.session(id).is_none());
+        directory.apply(DirectoryChange::Upsert(view(id, 3)));
+        let back = directory.session(id).expect("there again");
+        assert!(Arc::ptr_eq(&unsettled, &back), "two counters would settle each other's leases after a crash");
+        assert_eq!(back.view().revision, 3);
+    }
+}

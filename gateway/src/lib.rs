@@ -34,6 +34,8 @@ mod quota;
 mod request_policy;
 mod settlement;
 mod target;
+#[cfg(test)]
+mod testing;
 mod tunnel;
 
 pub use admin::{Admin, Cutter, Source};

@@ -135,3 +135,35 @@ impl Active {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::testing::{spent_file, view};
+    use runit_core::budget::Direction;
+    use uuid::Uuid;
+
+    /// Whether a renter counts as present after his session, active before and idle since, spends this once more.
+    fn is_present_after(direction: Direction, bytes: usize) -> bool {
+        let (_data, file) = spent_file();
+        let (refills, _asked) = tokio::sync::mpsc::unbounded_channel();
+        let id = SessionId::from_uuid(Uuid::new_v4());
+        let session = Arc::new(LiveSession::new(view(id, 1), Counters::new(file, id), refills));
+        assert!(session.deposit(1 << 20));
+        for direction in [Direction::In, Direction::Out] {
+            session.spend(session.reserve(50_000), direction, 50_000);
+        }
+        let mut active = Active::new(&session);
+        session.spend(session.reserve(bytes), direction, bytes);
+        active.spent = session.budget.spent();
+        active.is_present(Instant::now() + PRESENCE)
+    }
+
+    #[test]
+    fn a_providers_small_output_shows_no_renter_and_any_input_does() {
+        assert!(!is_present_after(Direction::Out, 3));
+        assert!(is_present_after(Direction::Out, 5_000));
+        assert!(is_present_after(Direction::In, 1));
+    }
+}
