@@ -125,3 +125,12 @@ async fn a_silent_tunnel_ends_after_its_time_and_a_talking_one_stays() {
     tokio::join!(silent.drain(), talk);
     assert_eq!(gateway.metrics_value("runit_gateway_websockets"), 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_declines_and_stalls_does_not_hold_the_renter_for_ever() {
+    let gateway = TestGateway::with(|settings| settings.gateway.upstream_first_byte_timeout_ms = 300).await;
+    let (id, token) = gateway.session(CAP);
+    let mut client = gateway.connect().await;
+    client.send(&handshake(id, &token, "stall", "")).await;
+    client.drain().await;
+}
