@@ -334,3 +334,18 @@ async fn nothing_that_happens_to_a_session_gives_its_bytes_back() {
         assert_eq!(used(), 50_000);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_does_not_answer_at_all_fails_closed_as_well_and_recovers() {
+    let gateway = TestGateway::with(|settings| settings.quota.renewal_wait_ms = 300).await;
+    let (id, token) = gateway.session(CAP);
+    take_lock(&gateway, id, &token).await;
+    gateway.authority.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    let leased = gateway.authority.ledger(id).charged();
+    let moved = download(gateway.connect().await, id, &token).await;
+    assert!(moved <= leased, "{moved} of {leased}");
+    let refused = gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await;
+    assert_eq!(refused.status, 503);
+    gateway.authority.hangs.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+}

@@ -54,12 +54,14 @@ pub struct TestAuthority {
     state: Mutex<State>,
     /// While set, every call fails.
     pub down: AtomicBool,
+    /// While set, no call is answered.
+    pub hangs: AtomicBool,
 }
 
 impl TestAuthority {
     pub fn new(clock: Arc<TestClock>) -> Self {
         let policy = LeasePolicy { min_bytes: 256 * 1024, max_bytes: 16 << 20, ttl: Duration::from_secs(60) };
-        Self { clock, policy, state: Mutex::default(), down: AtomicBool::new(false) }
+        Self { clock, policy, state: Mutex::default(), down: AtomicBool::new(false), hangs: AtomicBool::new(false) }
     }
 
     /// A READY session at a plain HTTP upstream, with one token.
@@ -157,7 +159,10 @@ impl TestAuthority {
         self.state.lock().expect("no test panics while it holds this")
     }
 
-    fn up(&self) -> Result<(), Unavailable> {
+    async fn up(&self) -> Result<(), Unavailable> {
+        while self.hangs.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if self.down.load(Ordering::SeqCst) { Err(Unavailable) } else { Ok(()) }
     }
 }
@@ -186,7 +191,7 @@ impl Authority for TestAuthority {
     }
 
     async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
-        self.up()?;
+        self.up().await?;
         let opens = |session: &Session| match &session.state {
             runit_core::SessionState::Ready { tokens } => tokens.contains(&claim.token),
             runit_core::SessionState::Locked(lock) => lock.token == claim.token,
@@ -202,7 +207,7 @@ impl Authority for TestAuthority {
     }
 
     async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError> {
-        self.up()?;
+        self.up().await?;
         let (now, policy) = (self.clock.now(), self.policy);
         let mut state = self.state();
         let (session, ledger, _) = state.sessions.get_mut(&request.session).ok_or(LeaseError::UnknownSession)?;
@@ -210,7 +215,7 @@ impl Authority for TestAuthority {
     }
 
     async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
-        self.up()?;
+        self.up().await?;
         let now = self.clock.now();
         let mut state = self.state();
         for report in reports {
@@ -222,7 +227,7 @@ impl Authority for TestAuthority {
     }
 
     async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>) -> Result<(), Unavailable> {
-        self.up()?;
+        self.up().await?;
         let now = self.clock.now();
         let mut state = self.state();
         for (session, spent) in spent {
@@ -234,18 +239,18 @@ impl Authority for TestAuthority {
     }
 
     async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable> {
-        self.up()?;
+        self.up().await?;
         Ok(Some(self.standing_of(session)))
     }
 
     async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable> {
-        self.up()?;
+        self.up().await?;
         self.state().present.extend(sessions);
         Ok(())
     }
 
     async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), Unavailable> {
-        self.up()?;
+        self.up().await?;
         self.state().events.extend(events);
         Ok(())
     }
