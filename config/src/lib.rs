@@ -11,12 +11,14 @@
 
 mod agent;
 mod check;
+mod live;
 mod node;
 mod overlay;
 mod problem;
 mod secret;
 
 pub use agent::{Agent, AgentSettings, Container, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace};
+pub use live::{LiveSettings, RELOADABLE, Reload};
 pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Upstream};
 pub use problem::{Problem, Problems, Source};
 pub use runit_core::{LockMode, Secret};

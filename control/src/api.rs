@@ -40,13 +40,14 @@ pub(crate) struct Api {
 
 impl Api {
     fn body_max_bytes(&self) -> usize {
-        self.control.settings.control.body_max_bytes
+        self.control.settings.load().control.body_max_bytes
     }
 }
 
 /// All routes. Requests must carry their [`Peer`] as an extension.
 pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
-    let settings = &control.settings.control;
+    let settings = control.settings.load();
+    let settings = &settings.control;
     let general = Throttle::new("general", settings.general_limit);
     let creation = Throttle::new("creation", settings.creation_limit);
     let heartbeat = Throttle::new("heartbeat", settings.heartbeat_limit);

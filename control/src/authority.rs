@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use runit_config::LiveSettings;
 use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, Unavailable};
 use runit_core::event::{EventKind, SecurityEvent};
-use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Spent, Standing};
+use runit_core::ledger::{Lease, LeaseReport, LeaseRequest, Spent, Standing};
 use runit_core::session::{Change, Claim, Refusal, Session, SessionStatus, SessionView};
 use runit_core::store::{ChangeError, GrantError, StoreError};
 use runit_core::{LockMode, NodeId, Rejection, SessionId};
 
+use crate::control::lease_policy;
 use crate::sessions::{Sessions, detached};
 use crate::trail::Trail;
 
@@ -22,8 +24,7 @@ use crate::trail::Trail;
 pub(crate) struct LocalAuthority {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) trail: Arc<Trail>,
-    pub(crate) lock_mode: LockMode,
-    pub(crate) lease_policy: LeasePolicy,
+    pub(crate) settings: LiveSettings,
 }
 
 #[async_trait]
@@ -39,11 +40,13 @@ impl Authority for LocalAuthority {
 
     async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError> {
         let now = self.sessions.clock.now();
-        self.sessions.store.grant(request, self.lease_policy, now).await.map_err(|error| match error {
-            GrantError::Unknown => LeaseError::UnknownSession,
-            GrantError::Short(shortage) => LeaseError::Short(shortage),
-            GrantError::Store(_) => Unavailable.into(),
-        })
+        self.sessions.store.grant(request, lease_policy(&self.settings.load()), now).await.map_err(
+            |error| match error {
+                GrantError::Unknown => LeaseError::UnknownSession,
+                GrantError::Short(shortage) => LeaseError::Short(shortage),
+                GrantError::Store(_) => Unavailable.into(),
+            },
+        )
     }
 
     async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
@@ -70,6 +73,11 @@ impl Authority for LocalAuthority {
 }
 
 impl LocalAuthority {
+    /// How closely an address must match a lock's now.
+    pub(crate) fn lock_mode(&self) -> LockMode {
+        self.settings.load().lock.mode
+    }
+
     async fn decide(&self, claim: Claim) -> Result<SessionView, ClaimError> {
         let known = self.sessions.by_token(claim.token).await.map_err(unavailable)?;
         let outcome = match &known {
@@ -91,7 +99,7 @@ impl LocalAuthority {
     }
 
     async fn take(&self, known: &Session, claim: Claim) -> Result<SessionView, ClaimError> {
-        let change = Change::Claim(claim, self.lock_mode);
+        let change = Change::Claim(claim, self.lock_mode());
         match self.sessions.change(known.id, change).await {
             Ok(session) => {
                 let credential = self.sessions.open(&session).ok_or(Unavailable)?;
@@ -107,7 +115,7 @@ impl LocalAuthority {
     fn event_of_success(&self, before: Option<&Session>, view: &SessionView, claim: &Claim) -> Option<EventKind> {
         let elsewhere = view.lock.as_ref().is_some_and(|lock| lock.address != claim.address);
         match before.map(Session::status) {
-            _ if elsewhere && self.lock_mode == LockMode::Observe => Some(EventKind::SessionHijackAttempt),
+            _ if elsewhere && self.lock_mode() == LockMode::Observe => Some(EventKind::SessionHijackAttempt),
             Some(SessionStatus::Ready) => Some(EventKind::SessionLocked),
             _ => None,
         }

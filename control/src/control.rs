@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
-use runit_config::NodeSettings;
+use runit_config::{LiveSettings, NodeSettings};
 use runit_core::authority::Authority;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::LeasePolicy;
@@ -44,10 +44,9 @@ pub struct Control {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) trail: Arc<Trail>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) settings: Arc<NodeSettings>,
+    pub(crate) settings: LiveSettings,
     pub(crate) authority: Arc<LocalAuthority>,
     pub(crate) heartbeats: Arc<Heartbeats>,
-    pub(crate) upstream_policy: UpstreamPolicy,
     pub(crate) started_at: Timestamp,
 }
 
@@ -77,8 +76,9 @@ impl Control {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn open(settings: &NodeSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let directory = &settings.control.data_dir;
+    pub fn open(settings: impl Into<LiveSettings>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let settings = settings.into();
+        let directory = &settings.load().control.data_dir;
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(StartError::Directory)?;
         let sealer = Sealer::from_file(&directory.join(KEY))?;
         let store = SqliteStore::open(&directory.join(DATABASE))?;
@@ -90,11 +90,12 @@ impl Control {
     /// # Errors
     /// [`StartError`].
     pub async fn with_store(
-        settings: &NodeSettings,
+        settings: impl Into<LiveSettings>,
         clock: Arc<dyn Clock>,
         store: Arc<dyn Store>,
         sealer: Sealer,
     ) -> Result<Self, StartError> {
+        let settings = settings.into();
         let metrics = Arc::new(Metrics::new()?);
         let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: Arc::clone(&metrics) });
         let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&metrics)));
@@ -103,18 +104,21 @@ impl Control {
         let authority = Arc::new(LocalAuthority {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
-            lock_mode: settings.lock.mode,
-            lease_policy: lease_policy(settings),
+            settings: settings.clone(),
         });
-        let upstream_policy = UpstreamPolicy {
-            hosts: settings.upstream.hosts.clone(),
-            plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
-        };
-        let settings = Arc::new(settings.clone());
         let heartbeats = Arc::default();
-        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, upstream_policy, started_at };
+        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, started_at };
         control.load().await?;
         Ok(control)
+    }
+
+    /// Which servers may be registered now.
+    pub(crate) fn upstream_policy(&self) -> UpstreamPolicy {
+        let settings = self.settings.load();
+        UpstreamPolicy {
+            hosts: settings.upstream.hosts.clone(),
+            plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
+        }
     }
 
     /// What the data plane asks.
@@ -166,7 +170,7 @@ impl Control {
 
     /// Sessions that cannot be served any more are removed, so that their agents are told to register again.
     async fn load(&self) -> Result<(), StartError> {
-        for id in self.sessions.load(&self.upstream_policy).await? {
+        for id in self.sessions.load(&self.upstream_policy()).await? {
             tracing::warn!(session = %id, "removed: its host is no longer allowed, or its credential cannot be opened");
             let session = match self.sessions.store.change(id, Change::Remove, self.started_at).await {
                 Ok(session) => session,
@@ -184,7 +188,8 @@ pub(crate) fn removed(session: &Session, now: Timestamp) -> SecurityEvent {
     SecurityEvent::new(EventKind::SessionRemoved, now).session(session.id).provider(session.provider.clone())
 }
 
-fn lease_policy(settings: &NodeSettings) -> LeasePolicy {
+/// How leases are cut to size.
+pub(crate) fn lease_policy(settings: &NodeSettings) -> LeasePolicy {
     let max_bytes = settings.quota.lease_max_bytes.min(LARGEST_LEASE);
     LeasePolicy {
         min_bytes: settings.quota.lease_min_bytes.min(max_bytes),

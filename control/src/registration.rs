@@ -138,7 +138,7 @@ impl Control {
             Some(_) => presented.ok_or(Problem::SessionTaken)?,
             None => random::provider_secret()?,
         };
-        let cap_bytes = self.settings.quota.cap_bytes;
+        let cap_bytes = self.settings.load().quota.cap_bytes;
         let registration = Registration { id, provider, provider_secret: secret.hash(), offer, cap_bytes };
         let session = self.sessions.register(registration).await?;
         let token = match session.status() {
@@ -150,7 +150,7 @@ impl Control {
     }
 
     fn upstream(&self, text: &str) -> Result<UpstreamUrl, Problem> {
-        UpstreamUrl::parse(text, &self.upstream_policy).map_err(|_| Problem::InvalidPublicUrl)
+        UpstreamUrl::parse(text, &self.upstream_policy()).map_err(|_| Problem::InvalidPublicUrl)
     }
 
     fn offer(

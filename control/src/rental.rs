@@ -64,13 +64,13 @@ impl Control {
 
     /// The renter is there.
     pub(crate) async fn renter_heartbeat(&self, token: &AccessToken, from: RenterAddress) -> Result<(), Problem> {
-        let change = Change::RenterHeartbeat { token: token.hash(), address: from, mode: self.authority.lock_mode };
+        let change = Change::RenterHeartbeat { token: token.hash(), address: from, mode: self.authority.lock_mode() };
         self.change_by_token(token, change, from).await.map(drop)
     }
 
     /// The renter gives the session back.
     pub(crate) async fn release(&self, token: &AccessToken, from: RenterAddress) -> Result<(), Problem> {
-        let change = Change::Release { token: token.hash(), address: from, mode: self.authority.lock_mode };
+        let change = Change::Release { token: token.hash(), address: from, mode: self.authority.lock_mode() };
         let session = self.change_by_token(token, change, from).await?;
         let now = self.sessions.clock.now();
         self.note(SecurityEvent::new(EventKind::SessionReleased, now).session(session.id).address(from)).await;
@@ -82,7 +82,7 @@ impl Control {
         let Some(session) = self.sessions.by_token(token.hash()).await? else {
             return Err(self.rejected(Rejection::InvalidToken, None, from).await);
         };
-        if session.lock().is_some_and(|lock| !self.authority.lock_mode.admits(lock.address, from)) {
+        if session.lock().is_some_and(|lock| !self.authority.lock_mode().admits(lock.address, from)) {
             return Err(self.rejected(Rejection::AddressMismatch, Some(session.id), from).await);
         }
         let ledger = self.sessions.store.ledger(session.id, self.sessions.clock.now()).await?;

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 64;
 impl Control {
     /// Sweeps at the configured interval until `stop` turns true; the last heartbeats are written then.
     pub(crate) async fn keep_sweeping(self, mut stop: watch::Receiver<bool>) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.control.sweep_interval_ms));
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.load().control.sweep_interval_ms));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut forgetting = tokio::time::interval(FORGETTING);
         forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,7 +47,8 @@ impl Control {
 
     /// Hears of changes that another process makes, while this one does not sweep any more.
     pub async fn follow_successor(self, stop: impl Future<Output = ()>) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.control.sweep_interval_ms.min(200)));
+        let mut ticks =
+            tokio::time::interval(Duration::from_millis(self.settings.load().control.sweep_interval_ms.min(200)));
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -71,9 +72,9 @@ impl Control {
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
         self.sessions.catch_up().await?;
-        let settings = &self.settings.control;
-        let silent_after = Duration::from_secs(settings.provider_silent_seconds);
-        let absent_after = Duration::from_secs(settings.renter_absent_seconds);
+        let settings = self.settings.load();
+        let silent_after = Duration::from_secs(settings.control.provider_silent_seconds);
+        let absent_after = Duration::from_secs(settings.control.renter_absent_seconds);
         let due = self.sessions.store.due(self.limit(silent_after), self.limit(absent_after)).await?;
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, |id| async move {

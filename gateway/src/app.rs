@@ -9,6 +9,7 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use prometheus::IntGauge;
+use runit_config::LiveSettings;
 use runit_core::RenterAddress;
 
 use crate::connection::Connection;
@@ -39,12 +40,10 @@ impl Drop for Counted<'_> {
 /// Serves renters' connections.
 pub struct GatewayApp {
     pub(crate) proxy: Arc<HttpProxy<Proxy>>,
-    pub(crate) head_limits: HeadLimits,
+    pub(crate) settings: LiveSettings,
     pub(crate) metrics: Arc<Metrics>,
     /// Pingora's shutdown is for what takes new requests; a tunnel may outlive it.
     pub(crate) lifecycle: Lifecycle,
-    /// How long a WebSocket may be silent both ways.
-    pub(crate) websocket_idle: Duration,
 }
 
 #[async_trait]
@@ -53,7 +52,7 @@ impl ServerApp for GatewayApp {
         let address = renter_address(&stream)?;
         let connection = Arc::new(Connection::new(address));
         let digest = Arc::new(digest_with(&connection).ok()?);
-        let guard = Guard::new(stream, Arc::clone(&connection), digest, self.head_limits);
+        let guard = Guard::new(stream, Arc::clone(&connection), digest, HeadLimits::of(&self.settings.load()));
         let _open = Counted::new(&self.metrics.connections);
         // The proxy answers requests on this stream until it ends, or until one of them is upgraded.
         tokio::select! {
@@ -63,7 +62,8 @@ impl ServerApp for GatewayApp {
         }
         if let Some((tunnel, renter)) = connection.take_tunnel() {
             let _open = Counted::new(&self.metrics.websockets);
-            tunnel.run(renter, &connection, self.websocket_idle, self.lifecycle.ending()).await;
+            let idle = Duration::from_secs(self.settings.load().gateway.websocket_idle_seconds);
+            tunnel.run(renter, &connection, idle, self.lifecycle.ending()).await;
         }
         self.metrics.audit_difference.inc_by(connection.audit());
         if let Some(cut) = connection.cut_reason() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
+use runit_config::LiveSettings;
 use runit_core::authority::ClaimError;
 use runit_core::budget::Direction;
 use runit_core::permit::{Decision, authorize};
@@ -35,8 +36,7 @@ pub(crate) struct Gateway {
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: EventSink,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) lock_mode: LockMode,
-    pub(crate) renewal_wait: Duration,
+    pub(crate) settings: LiveSettings,
     /// Whether renters reach the gateway over TLS: cookies are `Secure` then.
     pub(crate) secure: bool,
 }
@@ -137,9 +137,9 @@ impl Gateway {
     ) -> Result<(Arc<SessionView>, Permit), Answer> {
         let address = connection.address();
         let view = session.view();
-        let decision = match authorize(&view, presented, address, self.lock_mode) {
+        let decision = match authorize(&view, presented, address, self.lock_mode()) {
             Ok(Decision::Pass(permit)) => {
-                if permit.address_differs() && self.lock_mode == LockMode::Observe {
+                if permit.address_differs() && self.lock_mode() == LockMode::Observe {
                     self.note_rejection(Rejection::AddressMismatch, session.id(), connection);
                 }
                 Ok((view, permit))
@@ -175,7 +175,7 @@ impl Gateway {
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, Permit), Answer> {
         let view = self.claim_any(session.id(), presented, connection).await?.view();
-        match authorize(&view, presented, connection.address(), self.lock_mode)? {
+        match authorize(&view, presented, connection.address(), self.lock_mode())? {
             Decision::Pass(permit) => Ok((view, permit)),
             Decision::AskAuthority => Err(Rejection::InvalidToken.into()),
         }
@@ -250,7 +250,8 @@ impl Gateway {
     /// Charges a head, with a lease where one is needed. Awaits, which only this phase may.
     async fn charge_head(&self, session: &Arc<LiveSession>, bytes: u64) -> Result<(), Refusal> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let deadline = tokio::time::Instant::now() + self.renewal_wait + Duration::from_secs(1);
+        let renewal_wait = Duration::from_millis(self.settings.load().quota.renewal_wait_ms);
+        let deadline = tokio::time::Instant::now() + renewal_wait + Duration::from_secs(1);
         for _ in 0..3 {
             let refilled = session.refilled.notified();
             tokio::pin!(refilled);
@@ -276,13 +277,17 @@ impl Gateway {
         Err(Refusal::CapReached { retry_after: RESERVED_RETRY_SECONDS })
     }
 
+    fn lock_mode(&self) -> LockMode {
+        self.settings.load().lock.mode
+    }
+
     fn seconds_until(&self, free_at: Timestamp) -> u64 {
         free_at.since(self.clock.now()).as_secs().max(1)
     }
 
     fn holds_cookie(&self, view: &SessionView, headers: &HeaderMap, connection: &Connection) -> bool {
         let by_cookie = Presented { tokens: Vec::new(), ..presented(headers, None, view.id) };
-        matches!(authorize(view, &by_cookie, connection.address(), self.lock_mode), Ok(Decision::Pass(_)))
+        matches!(authorize(view, &by_cookie, connection.address(), self.lock_mode()), Ok(Decision::Pass(_)))
     }
 
     /// For all paths, so that the hand-over link knows its browser again; HttpOnly, since no script needs it.

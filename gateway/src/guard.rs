@@ -25,6 +25,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
+use runit_config::NodeSettings;
 use runit_core::budget::Direction;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
@@ -44,6 +45,19 @@ pub(crate) struct HeadLimits {
     pub(crate) between: Duration,
     /// From the first byte to the last.
     pub(crate) whole: Duration,
+}
+
+impl HeadLimits {
+    /// As the settings have them now.
+    pub(crate) fn of(settings: &NodeSettings) -> Self {
+        let of = &settings.gateway;
+        Self {
+            max_bytes: of.head_max_bytes,
+            first_byte: Duration::from_millis(of.first_byte_timeout_ms),
+            between: Duration::from_secs(of.keepalive_seconds),
+            whole: Duration::from_millis(of.head_timeout_ms),
+        }
+    }
 }
 
 /// After a cut, what was written is flushed, and what the renter still sends is read and dropped for a while, so that

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use runit_config::LiveSettings;
 use runit_core::authority::LeaseError;
 use runit_core::ledger::{LeaseRequest, Shortage};
 use runit_core::{Authority, Clock, EventKind, LeaseId, NodeId, SecurityEvent};
@@ -42,8 +43,7 @@ pub(crate) struct Leasing {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) node: NodeId,
     pub(crate) metrics: Arc<Metrics>,
-    /// How long a stream may wait for a lease, and a round of reports for its answer.
-    pub(crate) renewal_wait: Duration,
+    pub(crate) settings: LiveSettings,
 }
 
 /// By the address of the session: one that was removed and came back under its old id is another one here.
@@ -116,7 +116,7 @@ impl Leasing {
         let all = reports.iter().flat_map(|(_, reports)| reports.iter().copied()).collect::<Vec<_>>();
         let began = Instant::now();
         if !all.is_empty() {
-            match timeout(self.renewal_wait, self.authority.settle(all)).await {
+            match timeout(self.renewal_wait(), self.authority.settle(all)).await {
                 Ok(Ok(())) => {
                     self.metrics.settlement_lag.set(0.0);
                     for (session, reports) in &reports {
@@ -130,7 +130,7 @@ impl Leasing {
             }
         }
         if !present.is_empty()
-            && !matches!(timeout(self.renewal_wait, self.authority.present(present)).await, Ok(Ok(())))
+            && !matches!(timeout(self.renewal_wait(), self.authority.present(present)).await, Ok(Ok(())))
         {
             tracing::warn!("presence could not be reported");
         }
@@ -146,7 +146,7 @@ impl Leasing {
         if before.is_some() {
             tokio::time::sleep(DROUGHT_PAUSE).await;
         }
-        let outcome = timeout(self.renewal_wait, self.lease(&session, want)).await;
+        let outcome = timeout(self.renewal_wait(), self.lease(&session, want)).await;
         let outcome = outcome.unwrap_or(Err(Drought::Unavailable));
         if outcome != Err(Drought::Unavailable) {
             // So that the answer which waits for this can tell its renter.
@@ -208,10 +208,15 @@ impl Leasing {
         }
     }
 
+    /// How long a stream may wait for a lease, and a round of reports for its answer.
+    fn renewal_wait(&self) -> Duration {
+        Duration::from_millis(self.settings.load().quota.renewal_wait_ms)
+    }
+
     /// So long before its end nothing of a lease is spent any more: longer than a refill can keep the loop from the
     /// session's leases, and two ticks.
     fn margin(&self, ttl: Duration) -> Duration {
-        (self.renewal_wait + 2 * TICK).min(ttl / 2)
+        (self.renewal_wait() + 2 * TICK).min(ttl / 2)
     }
 
     /// Hears how the session stands, for the renter to see, and says so when the cap comes near.
@@ -227,7 +232,7 @@ impl Leasing {
 
     async fn record(&self, kind: EventKind, session: &LiveSession) {
         let event = SecurityEvent::new(kind, self.clock.now()).session(session.id());
-        if !matches!(timeout(self.renewal_wait, self.authority.record(vec![event])).await, Ok(Ok(()))) {
+        if !matches!(timeout(self.renewal_wait(), self.authority.record(vec![event])).await, Ok(Ok(()))) {
             tracing::warn!("a security event could not be recorded");
         }
     }

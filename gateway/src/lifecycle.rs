@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `SIGTERM` | no new connections; WebSockets are told to come back (close code 1012); the end |
 //! | `SIGINT` | the same |
+//! | `SIGHUP` | nothing ends: settings are read again |
 //! | `SIGQUIT` | the listening sockets go to the successor that waits for them; connections stay until they end by themselves, or until the drain deadline, when it goes on as with `SIGTERM` |
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use runit_config::LiveSettings;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -55,8 +57,9 @@ impl Lifecycle {
     }
 
     /// Resolves when the process may end: its connections have, or had their time.
-    pub async fn ended(&self, metrics: &Metrics, drain: Duration) {
+    pub async fn ended(&self, metrics: &Metrics, settings: &LiveSettings) {
         self.retired().await;
+        let drain = Duration::from_secs(settings.load().gateway.drain_seconds);
         let drained = async {
             tokio::time::sleep(OVERLAP).await;
             idle(metrics).await;

@@ -3,7 +3,6 @@
 //! The proxy runs on Pingora's runtimes, everything else (control API, leases, directory) on one of its own, which
 //! outlives the proxy so that the last bytes can be settled.
 
-use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,16 +14,19 @@ use pingora::apps::http_app::HttpServer;
 use pingora::server::configuration::Opt;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
-use runit_config::{Log, LogFormat, NodeSettings};
+use runit_config::{LiveSettings, NodeSettings};
 use runit_control::{Control, SystemClock};
 use runit_core::Clock;
 use runit_gateway::{Admin, Lifecycle, Node, server_conf};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tracing_subscriber::EnvFilter;
 
+mod log;
 mod process_file;
+mod reload;
 
 use process_file::ProcessFile;
+use reload::Reloader;
 
 /// How long a predecessor may take to let go of the control API's socket.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -45,10 +47,11 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = runit_config::load_node(arguments.config.as_deref())?;
-    log_as(&settings.log)?;
+    let filter = log::start(&settings.log)?;
+    let live = LiveSettings::new(settings.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let control = Control::open(&settings, Arc::clone(&clock)).context("the control plane cannot start")?;
-    let node = Node::new(&settings, control.authority(), clock)?;
+    let control = Control::open(&live, Arc::clone(&clock)).context("the control plane cannot start")?;
+    let node = Node::new(&live, control.authority(), clock)?;
     let lifecycle = Lifecycle::default();
     let process = ProcessFile::beside(&settings.control.data_dir);
     if arguments.upgrade {
@@ -59,8 +62,11 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let api = runtime.block_on(listen(settings.control.listen, arguments.upgrade))?;
     runtime.block_on(node.settle_killed());
+    let metrics = node.metrics();
+    let reloader = Reloader { file: arguments.config, settings: live.clone(), filter, metrics: Arc::clone(&metrics) };
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+    runtime.spawn(reloader.run(hangups));
     process.claim()?;
-    let (metrics, drain) = (node.metrics(), Duration::from_secs(settings.gateway.drain_seconds));
     let ended = Arc::new(Notify::new());
     let settled = Arc::new(Notify::new());
     let serving = runtime.spawn(serve_until_settled(control, api, lifecycle.clone(), Arc::clone(&settled)));
@@ -73,7 +79,7 @@ fn main() -> Result<()> {
     let signals = Box::new(lifecycle.clone());
     // It only returns long after the end that `lifecycle` times.
     std::thread::spawn(move || server.run(RunArgs { shutdown_signal: signals }));
-    runtime.block_on(lifecycle.ended(&metrics, drain));
+    runtime.block_on(lifecycle.ended(&metrics, &live));
     ended.notify_one();
     runtime.block_on(settling)?;
     settled.notify_one();
@@ -149,16 +155,4 @@ fn available(address: SocketAddr, key: &str, inherited: bool) -> Result<String> 
     }
     TcpListener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))?;
     Ok(address.to_string())
-}
-
-fn log_as(settings: &Log) -> Result<()> {
-    // Pingora's own lines can hold what renters and providers send.
-    let filter = EnvFilter::try_new(format!("{},pingora_proxy=off,pingora_core=warn", settings.filter))?;
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match settings.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }

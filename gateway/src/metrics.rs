@@ -21,6 +21,8 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) websockets: IntGauge,
     pub(crate) sessions: IntGauge,
+    reload_successful: IntGauge,
+    reloaded_at: Gauge,
 }
 
 impl Metrics {
@@ -87,14 +89,44 @@ impl Metrics {
             connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
             websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
+            reload_successful: {
+                let successful = gauge(
+                    "runit_gateway_settings_reload_successful",
+                    "1 unless the last SIGHUP found broken settings.",
+                )?;
+                successful.set(1);
+                successful
+            },
+            reloaded_at: {
+                let at = Gauge::new(
+                    "runit_gateway_settings_loaded_timestamp_seconds",
+                    "When the settings in force were read, as Unix time.",
+                )?;
+                registry.register(Box::new(at.clone()))?;
+                at.set(unix_seconds());
+                at
+            },
             registry,
         })
+    }
+
+    /// The settings were read again, or were broken.
+    pub fn note_reload(&self, successful: bool) {
+        self.reload_successful.set(i64::from(successful));
+        if successful {
+            self.reloaded_at.set(unix_seconds());
+        }
     }
 
     /// All that there is to scrape.
     pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.registry.gather()
     }
+}
+
+/// For timestamps that are only shown.
+fn unix_seconds() -> f64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
-use runit_config::NodeSettings;
+use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
 use runit_spent::{Estate, SpentFile};
 use tokio::sync::mpsc;
@@ -17,12 +17,10 @@ use crate::app::GatewayApp;
 use crate::directory::Directory;
 use crate::events::{EventSink, record};
 use crate::gateway::Gateway;
-use crate::guard::HeadLimits;
 use crate::leasing::Leasing;
 use crate::lifecycle::Lifecycle;
 use crate::live::LiveSession;
 use crate::metrics::Metrics;
-use crate::peer::UpstreamTimeouts;
 use crate::proxy::Proxy;
 
 /// Pingora's configuration, as the settings have it.
@@ -67,10 +65,7 @@ pub struct Node {
     refills: mpsc::UnboundedReceiver<Arc<LiveSession>>,
     events: mpsc::Receiver<SecurityEvent>,
     gateway: Arc<Gateway>,
-    timeouts: UpstreamTimeouts,
-    keepalive: Duration,
-    head_limits: HeadLimits,
-    websocket_idle: Duration,
+    settings: LiveSettings,
 }
 
 impl Node {
@@ -79,31 +74,35 @@ impl Node {
     /// # Errors
     /// When the file cannot be made.
     pub fn new(
-        settings: &NodeSettings,
+        settings: impl Into<LiveSettings>,
         authority: Arc<dyn Authority>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, NodeError> {
+        let settings = settings.into();
+        let at_start = settings.load();
         let metrics = Arc::new(Metrics::new()?);
         let (refill_queue, refills) = mpsc::unbounded_channel();
         let node = NodeId::from_uuid(Uuid::new_v4());
-        let estates = settings.control.data_dir.join("spent");
+        let estates = at_start.control.data_dir.join("spent");
         let spent = SpentFile::create(&estates, node)?;
         let directory = Arc::new(Directory::new(Arc::clone(&spent), refill_queue));
         let (sink, events) = EventSink::new();
-        let renewal_wait = Duration::from_millis(settings.quota.renewal_wait_ms);
         let gateway = Gateway {
             authority: Arc::clone(&authority),
             clock: Arc::clone(&clock),
             directory: Arc::clone(&directory),
             events: sink,
             metrics: Arc::clone(&metrics),
-            lock_mode: settings.lock.mode,
-            renewal_wait,
-            secure: settings.gateway.public_url.scheme() == "https",
+            settings: settings.clone(),
+            secure: at_start.gateway.public_url.scheme() == "https",
         };
-        let leasing =
-            Leasing { authority: Arc::clone(&authority), clock, node, metrics: Arc::clone(&metrics), renewal_wait };
-        let of = &settings.gateway;
+        let leasing = Leasing {
+            authority: Arc::clone(&authority),
+            clock,
+            node,
+            metrics: Arc::clone(&metrics),
+            settings: settings.clone(),
+        };
         Ok(Self {
             authority,
             directory,
@@ -114,18 +113,7 @@ impl Node {
             refills,
             events,
             gateway: Arc::new(gateway),
-            timeouts: UpstreamTimeouts {
-                connect: Duration::from_millis(of.upstream_connect_timeout_ms),
-                read: Duration::from_millis(of.upstream_first_byte_timeout_ms),
-            },
-            keepalive: Duration::from_secs(of.keepalive_seconds),
-            head_limits: HeadLimits {
-                max_bytes: of.head_max_bytes,
-                first_byte: Duration::from_millis(of.first_byte_timeout_ms),
-                between: Duration::from_secs(of.keepalive_seconds),
-                whole: Duration::from_millis(of.head_timeout_ms),
-            },
-            websocket_idle: Duration::from_secs(of.websocket_idle_seconds),
+            settings,
         })
     }
 
@@ -138,18 +126,15 @@ impl Node {
     pub fn app(&self, conf: &Arc<ServerConf>, lifecycle: Lifecycle) -> GatewayApp {
         let proxy = Proxy {
             gateway: Arc::clone(&self.gateway),
-            timeouts: self.timeouts,
-            keepalive: self.keepalive,
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();
         GatewayApp {
             proxy: Arc::new(proxy),
-            head_limits: self.head_limits,
+            settings: self.settings.clone(),
             metrics: Arc::clone(&self.metrics),
             lifecycle,
-            websocket_idle: self.websocket_idle,
         }
     }
 

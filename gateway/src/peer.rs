@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use runit_config::NodeSettings;
 use runit_core::{SessionView, UpstreamUrl};
 
 use crate::answer::Refusal;
@@ -20,6 +21,16 @@ pub(crate) struct UpstreamTimeouts {
     pub(crate) connect: Duration,
     /// Until the first byte of the answer, and between its bytes.
     pub(crate) read: Duration,
+}
+
+impl UpstreamTimeouts {
+    /// As the settings have them now.
+    pub(crate) fn of(settings: &NodeSettings) -> Self {
+        Self {
+            connect: Duration::from_millis(settings.gateway.upstream_connect_timeout_ms),
+            read: Duration::from_millis(settings.gateway.upstream_first_byte_timeout_ms),
+        }
+    }
 }
 
 /// An idle connection to a provider is kept for so long.

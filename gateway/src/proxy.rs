@@ -1,7 +1,6 @@
 //! Pingora's phases: each unpacks, calls one function, and packs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -24,8 +23,6 @@ use crate::tunnel::{Handshake, pass_on, shake_hands};
 /// The proxy's callbacks.
 pub(crate) struct Proxy {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) timeouts: UpstreamTimeouts,
-    pub(crate) keepalive: Duration,
     /// For handshakes of WebSockets, which are ours to do.
     pub(crate) connector: TransportConnector,
 }
@@ -50,7 +47,7 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
         // Pingora takes "keep-alive" in a request for "for ever".
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.keepalive.as_secs()));
+            session.set_keepalive(Some(self.gateway.settings.load().gateway.keepalive_seconds));
         }
         // Interim answers would be free of every limit but the cap: the renter's client does not need them.
         session.set_ignore_info_resp(true);
@@ -79,7 +76,7 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        match peer(&admitted.view, self.timeouts).await {
+        match peer(&admitted.view, self.timeouts()).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(refusal) => {
                 ctx.failed = Some(refusal);
@@ -162,14 +159,19 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
+    fn timeouts(&self) -> UpstreamTimeouts {
+        UpstreamTimeouts::of(&self.gateway.settings.load())
+    }
+
     /// Does the handshake of a WebSocket. The tunnel itself begins when Pingora is done with the connection.
     async fn upgrade(&self, session: &mut Session, connection: &Connection, view: &SessionView) -> Result<()> {
         session.set_keepalive(None);
-        let peer = match peer(view, self.timeouts).await {
+        let timeouts = self.timeouts();
+        let peer = match peer(view, timeouts).await {
             Ok(peer) => peer,
             Err(refusal) => return self.answer(session, connection, refusal.into()).await,
         };
-        let (request, within, secure) = (session.req_header(), self.timeouts.read, self.gateway.secure);
+        let (request, within, secure) = (session.req_header(), timeouts.read, self.gateway.secure);
         match shake_hands(&self.connector, &peer, request, view, within, secure).await {
             Ok(Handshake::Accepted(tunnel)) => {
                 self.gateway.metrics.requests.with_label_values(&["1xx"]).inc();

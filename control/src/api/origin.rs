@@ -42,7 +42,8 @@ pub(super) async fn refuse_foreign(State(control): State<Control>, request: Requ
 /// Our public name, a listed origin, or the very host that the browser addressed.
 fn is_ours(control: &Control, origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let Some(origin) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
-    let settings = &control.settings.control;
+    let settings = control.settings.load();
+    let settings = &settings.control;
     let is_known = std::iter::once(&settings.public_url)
         .chain(&settings.cors_origins)
         .any(|known| known.origin() == origin.origin());

@@ -116,6 +116,7 @@ fn redirect(api: &Api, token: Option<AccessToken>) -> Result<impl IntoResponse +
 
 /// The hand-over link: the one URL of ours that holds a token.
 fn access_url(api: &Api, token: &AccessToken) -> String {
-    let gateway = api.control.settings.gateway.public_url.as_str();
+    let settings = api.control.settings.load();
+    let gateway = settings.gateway.public_url.as_str();
     format!("{}/access/{}", gateway.trim_end_matches('/'), token.expose())
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use runit_core::{AccessToken, SessionId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Client, PATIENCE};
 
@@ -141,7 +141,14 @@ impl Installation {
     }
 
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.gateway).await.expect("listens"), sent: 0, received: Vec::new() }
+        self.connect_from([127, 0, 0, 1]).await
+    }
+
+    pub async fn connect_from(&self, ip: [u8; 4]) -> Client {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from((ip, 0))).expect("loopback has this address");
+        let stream = socket.connect(self.gateway).await.expect("the gateway listens");
+        Client { stream, sent: 0, received: Vec::new() }
     }
 }
 
