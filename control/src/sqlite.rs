@@ -8,6 +8,7 @@
 
 mod event_rows;
 mod ledger_rows;
+mod migrations;
 mod rows;
 mod schema;
 mod session_rows;
@@ -23,6 +24,7 @@ use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
 
+pub use migrations::SCHEMA_VERSION;
 pub use schema::OpenError;
 use worker::{Mode, Worker};
 
@@ -44,7 +46,7 @@ impl SqliteStore {
     /// [`OpenError`] when the file cannot be used, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let mut writing = schema::connect(path)?;
-        schema::migrate(&mut writing)?;
+        migrations::migrate(&mut writing)?;
         let version = schema::data_version(&writing)?.into();
         let reading = schema::connect(path)?;
         let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;

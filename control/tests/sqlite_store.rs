@@ -1,6 +1,7 @@
 //! SQLite keeps the contract of stores, and what is its own: schema versions, file modes, shared commits.
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
+mod migrations;
 #[macro_use]
 mod store_contract;
 

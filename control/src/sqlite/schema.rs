@@ -1,7 +1,4 @@
-//! The file, its pragmas, its tables, and how an older file becomes a newer one.
-//!
-//! Invariant: `user_version` is the number of migrations applied; a file with more than are known here is refused, since
-//! an older program cannot know what the newer one promised.
+//! The file and its pragmas.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,10 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
-
-/// In order; what has been released is never edited, only followed by another.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+use rusqlite::Connection;
 
 /// Prepared statements that a connection keeps; there are fewer than this.
 const STATEMENTS: usize = 64;
@@ -27,7 +21,7 @@ pub enum OpenError {
     #[error("cannot use the database")]
     Sqlite(#[from] rusqlite::Error),
     /// Written by a newer version of this program.
-    #[error("the database has schema version {found}, this program knows up to {known}")]
+    #[error("the database has schema version {found}, written by a newer program; this one knows up to {known}")]
     Newer {
         /// Version of the file.
         found: i64,
@@ -55,20 +49,4 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
 /// What differs between two calls if, and only if, another connection has committed in between.
 pub(super) fn data_version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "data_version", |row| row.get(0))
-}
-
-/// Brings the file to the newest schema.
-pub(super) fn migrate(db: &mut Connection) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let Some(pending) = usize::try_from(found).ok().and_then(|applied| MIGRATIONS.get(applied..)) else {
-        return Err(OpenError::Newer { found, known });
-    };
-    for migration in pending {
-        transaction.execute_batch(migration)?;
-    }
-    transaction.pragma_update(None, "user_version", known)?;
-    transaction.commit()?;
-    Ok(())
 }
