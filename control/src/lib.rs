@@ -6,7 +6,8 @@
 //! | module | answers for |
 //! | --- | --- |
 //! | [`control`] | the whole as one value, from settings to a listener |
-//! | [`sqlite`] | what is durable |
+//! | [`sqlite`] | what is durable, its backup and its check |
+//! | [`DataDir`] | which file is where |
 //! | [`sealer`] | credentials of upstreams at rest |
 //! | [`limit`] | how often somebody may come |
 //! | [`clock`] | the time of day |
@@ -22,6 +23,7 @@ mod api;
 mod authority;
 pub mod clock;
 pub mod control;
+mod data_dir;
 mod directory;
 mod heartbeats;
 pub mod limit;
@@ -40,4 +42,5 @@ mod trail;
 
 pub use clock::SystemClock;
 pub use control::{Control, StartError};
+pub use data_dir::DataDir;
 pub use random::NoRandomness;

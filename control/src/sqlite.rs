@@ -6,6 +6,7 @@
 //!
 //! Invariant: a method answers after its transaction is on disk, or answers an error and has changed nothing.
 
+mod care;
 mod event_rows;
 mod ledger_rows;
 mod migrations;
@@ -24,6 +25,7 @@ use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
 
+pub use care::{CareError, backup, check, restore};
 pub use migrations::SCHEMA_VERSION;
 pub use schema::OpenError;
 use worker::{Mode, Worker};

@@ -284,6 +284,17 @@ impl Session {
         Ok(())
     }
 
+    /// The store was restored from a backup. Who has been here since is unknown: the lock ends, the tokens die, and the
+    /// workspace counts as used.
+    pub fn restored(&mut self, now: Timestamp) {
+        let since = match self.state {
+            SessionState::Removed { since, .. } => since,
+            _ => now,
+        };
+        self.state = SessionState::Removed { since, clean: false };
+        self.revision += 1;
+    }
+
     /// The state without its data.
     pub const fn status(&self) -> SessionStatus {
         match self.state {

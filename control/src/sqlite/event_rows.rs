@@ -37,6 +37,16 @@ pub(super) fn last(db: &Connection, limit: u32) -> Result<Vec<SecurityEvent>, Db
     Ok(events)
 }
 
+/// Whether every row is one that this program can read.
+pub(super) fn readable(db: &Connection) -> Result<(), DbError> {
+    let mut statement = db.prepare_cached("SELECT * FROM events")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        event(row)?;
+    }
+    Ok(())
+}
+
 fn event(row: &Row<'_>) -> Result<SecurityEvent, DbError> {
     let name: String = row.get("kind")?;
     let kind = EventKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or(DbError::Damaged("an event"))?;

@@ -39,7 +39,8 @@ fn apply_next(db: &mut Connection, migrations: &[&str]) -> Result<bool, OpenErro
     Ok(true)
 }
 
-fn version(db: &Connection) -> rusqlite::Result<i64> {
+/// How many migrations the file has had.
+pub(super) fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 

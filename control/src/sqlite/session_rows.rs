@@ -22,7 +22,16 @@ pub(super) fn by_token(db: &Connection, token: SecretHash) -> Result<Option<Sess
 }
 
 pub(super) fn live(db: &Connection) -> Result<Vec<Session>, DbError> {
-    let mut statement = db.prepare_cached("SELECT * FROM sessions WHERE status <> 'REMOVED'")?;
+    several(db, "SELECT * FROM sessions WHERE status <> 'REMOVED'")
+}
+
+/// Tombstones too.
+pub(super) fn all(db: &Connection) -> Result<Vec<Session>, DbError> {
+    several(db, "SELECT * FROM sessions")
+}
+
+fn several(db: &Connection, sql: &str) -> Result<Vec<Session>, DbError> {
+    let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {

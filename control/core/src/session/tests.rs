@@ -214,3 +214,20 @@ fn a_token_presented_to_another_session_takes_nothing() {
     assert_eq!(refused, Err(Rejection::InvalidToken.into()));
     assert_eq!(session.status(), SessionStatus::Ready);
 }
+
+#[test]
+fn a_restored_session_comes_back_only_with_a_fresh_workspace() {
+    let mut locked = ready();
+    locked.apply(claim("token", 1, None), at(2)).expect("first use");
+    let mut gone = ready();
+    gone.apply(Change::Remove, at(2)).expect("there");
+    for mut session in [ready(), locked, gone] {
+        let revision = session.revision;
+        session.restored(at(9));
+        assert!(session.revision > revision);
+        assert!(session.apply(claim("token", 1, None), at(10)).is_err(), "its tokens are dead");
+        let (provider, secret, offer) = (session.provider.clone(), session.provider_secret, session.offer.clone());
+        session.register_again(&provider, secret, offer, at(11)).expect("its agent");
+        assert_eq!(session.status(), SessionStatus::Recycling, "the same workspace, and nobody knows who was in it");
+    }
+}
