@@ -10,7 +10,7 @@ export class Refused extends Error {
 
 /** A token for a free session: `{sessionId, accessToken, url, hardware, pricing}`. */
 export async function requestSession(sessionId) {
-  const given = await post("/renter/request", { body: JSON.stringify({ sessionId }) });
+  const given = await call("POST", "/renter/request", { body: JSON.stringify({ sessionId }) });
   const url = new URL(given.url);
   if (url.protocol !== "https:" && url.protocol !== "http:") {
     throw new Refused("The server answered with something that is not a web address.", "malformed");
@@ -18,21 +18,20 @@ export async function requestSession(sessionId) {
   return { ...given, url: url.href };
 }
 
-export const release = (token) => post("/renter/release", { token });
+export const release = (token) => call("POST", "/renter/release", { token });
 
-export const heartbeat = (token) => post("/renter/heartbeat", { token });
+export const heartbeat = (token) => call("POST", "/renter/heartbeat", { token });
+
+export const usage = (token) => call("GET", "/renter/usage", { token });
 
 /** How a session's data is used, at once and whenever it changes. The token is in the path: a stream has no headers. */
 export function usageEvents(token) {
   return new EventSource(`/renter/usage/${encodeURIComponent(token)}/events`);
 }
 
-async function post(path, { token, body } = {}) {
-  const headers = { "Content-Type": "application/json" };
-  if (token) {
-    headers.Authorization = `Bearer ${token}`;
-  }
-  const response = await fetch(path, { method: "POST", headers, body }).catch(() => {
+async function call(method, path, { token, body }) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : { "Content-Type": "application/json" };
+  const response = await fetch(path, { method, headers, body }).catch(() => {
     throw new Refused("The server cannot be reached. Check your connection and try again.", "unreachable");
   });
   const answer = await response.json().catch(() => ({}));

@@ -2,7 +2,7 @@
 //
 // The token is kept in `localStorage`, so that a closed tab can be opened again; it is dropped with the session.
 
-import { heartbeat, release, usageEvents } from "./api.js";
+import { heartbeat, release, usage, usageEvents } from "./api.js";
 import { bytes, duration, moment, percent } from "./format.js";
 
 const KEY = "runit.rental";
@@ -85,12 +85,14 @@ function follow() {
   events = mine;
   mine.addEventListener("usage", (event) => showUsage(JSON.parse(event.data)));
   mine.addEventListener("refused", (event) => refused(JSON.parse(event.data).code));
-  mine.onerror = () => {
+  mine.onerror = async () => {
     if (events === mine) {
       tell("The connection to the server was lost. Your notebook may still be there. Trying again…");
-      if (mine.readyState === EventSource.CLOSED) {
-        setTimeout(() => events === mine && follow(), RECONNECT_MS);
-      }
+    }
+    if (mine.readyState === EventSource.CLOSED) {
+      // A stream does not tell why it was refused; the call does.
+      await usage(rental.accessToken).catch(({ code }) => events === mine && refused(code));
+      setTimeout(() => events === mine && follow(), RECONNECT_MS);
     }
   };
 }
@@ -133,28 +135,28 @@ function tell(text) {
   }
 }
 
-function showUsage(usage) {
-  if (usage.status === "READY") {
+function showUsage(now) {
+  if (now.status === "READY") {
     tell("Waiting for you to open JupyterLab.");
-  } else if (usage.status === "LOCKED") {
+  } else if (now.status === "LOCKED") {
     tell("In use by you.");
   }
-  lockedSince = usage.lockedAt === null ? null : Date.parse(usage.lockedAt);
-  const used = usage.cap - usage.remaining;
-  const share = usage.cap === 0 ? 1 : used / usage.cap;
+  lockedSince = now.lockedAt === null ? null : Date.parse(now.lockedAt);
+  const used = now.cap - now.remaining;
+  const share = now.cap === 0 ? 1 : used / now.cap;
   const meter = by("meter");
-  meter.setAttribute("aria-valuemax", usage.cap);
+  meter.setAttribute("aria-valuemax", now.cap);
   meter.setAttribute("aria-valuenow", used);
-  meter.setAttribute("aria-valuetext", `${bytes(used)} of ${bytes(usage.cap)}`);
+  meter.setAttribute("aria-valuetext", `${bytes(used)} of ${bytes(now.cap)}`);
   by("meter-fill").style.inlineSize = `${Math.min(100, share * 100)}%`;
   const warning = WARNINGS.find(([from]) => share >= from);
   meter.dataset.level = warning === undefined ? "fine" : warning[0] === 0.8 ? "high" : "full";
   by("usage-warning").textContent = warning?.[1] ?? "";
-  by("usage-text").textContent = `${bytes(used)} of ${bytes(usage.cap)} used (${percent(share)})`;
-  by("used-in").textContent = bytes(usage.usedIn);
-  by("used-out").textContent = bytes(usage.usedOut);
-  by("remaining").textContent = bytes(usage.remaining);
-  by("next-free").textContent = usage.nextFreeAt === null ? "within 24 hours" : moment(Date.parse(usage.nextFreeAt));
+  by("usage-text").textContent = `${bytes(used)} of ${bytes(now.cap)} used (${percent(share)})`;
+  by("used-in").textContent = bytes(now.usedIn);
+  by("used-out").textContent = bytes(now.usedOut);
+  by("remaining").textContent = bytes(now.remaining);
+  by("next-free").textContent = now.nextFreeAt === null ? "within 24 hours" : moment(Date.parse(now.nextFreeAt));
   by("usage").hidden = false;
   showHeld();
 }
@@ -167,10 +169,10 @@ function showElsewhere() {
   const server = serverUrl(rental);
   by("vscode-url").textContent = `${server}?token=${rental.accessToken}`;
   by("python-snippet").textContent = [
-    "from jupyter_kernel_client import KernelClient",
+    "from jupyter_kernel_client import JupyterKernelClient",
     "",
-    `with KernelClient(server_url="${server.replace(/\/$/, "")}",`,
-    `                  token="${rental.accessToken}") as kernel:`,
+    `with JupyterKernelClient(server_url="${server.replace(/\/$/, "")}",`,
+    `                         token="${rental.accessToken}") as kernel:`,
     '    print(kernel.execute("6 * 7"))',
   ].join("\n");
 }

@@ -5,7 +5,7 @@
 
 use axum::Form;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
@@ -98,7 +98,7 @@ fn page(main: Markup) -> Response {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="referrer" content="no-referrer";
+                meta name="referrer" content="same-origin";
                 title { "RUNIT: rent a notebook" }
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href="/renter/style.css";
@@ -112,5 +112,8 @@ fn page(main: Markup) -> Response {
             }
         }
     };
-    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page.into_string())).into_response()
+    // With `no-referrer` browsers send the forms with `Origin: null`.
+    let referrer = HeaderValue::from_static("same-origin");
+    let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::REFERRER_POLICY, referrer)];
+    (headers, Html(page.into_string())).into_response()
 }

@@ -88,6 +88,7 @@ async fn without_javascript_sessions_are_listed_and_connected() {
     assert!(!list.text.contains("<script") && !list.text.contains("<img"), "{}", list.text);
     assert!(list.header("content-security-policy").contains("form-action 'self'"));
     assert_eq!(list.header("cache-control"), "no-store");
+    assert_eq!(list.header("referrer-policy"), "same-origin", "else browsers send forms with `Origin: null`");
 
     let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
     let connect = async |headers: &[(&'static str, String)]| {
