@@ -310,7 +310,7 @@ class Agent:
         finally:
             left = self.left_behind()
             for kind, name in left:
-                docker(kind, "rm", "--force", name)
+                docker(kind, "rm", *([] if kind == "network" else ["--force"]), name)
         assert left == [], f"the agent left behind {left}"
         assert status == 0, f"the agent ended with {status}"
 
@@ -320,9 +320,12 @@ class Agent:
             "container", "ls", "--all", "--quiet", "--filter", label
         ).split()
         volumes = docker("volume", "ls", "--quiet", "--filter", label).split()
-        return [("container", one) for one in containers] + [
-            ("volume", one) for one in volumes
-        ]
+        networks = docker("network", "ls", "--quiet", "--filter", label).split()
+        return (
+            [("container", one) for one in containers]
+            + [("volume", one) for one in volumes]
+            + [("network", one) for one in networks]
+        )
 
     def registrations(self):
         return re.findall(r"\[agent\] session registered: (\S+)", self.program.output())
