@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::migrations::{self, SCHEMA_VERSION};
 use super::schema::OpenError;
 use super::worker::DbError;
-use super::{event_rows, ledger_rows, session_rows};
+use super::{event_rows, key_rows, ledger_rows, session_rows};
 
 /// How long a copy waits for a writer that holds the whole file.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,6 +113,7 @@ pub fn check(database: &Path) -> Result<Vec<String>, CareError> {
         }
     };
     found("events", event_rows::readable(&transaction));
+    found("keys", key_rows::all(&transaction).map(drop));
     match session_rows::all(&transaction) {
         Err(error) => found("sessions", Err(error)),
         Ok(sessions) => {

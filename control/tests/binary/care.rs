@@ -124,7 +124,9 @@ fn a_damaged_database_is_found_out() {
     let database = directory.path().join("data/runit.db");
     assert_eq!(answer(&command(directory.path(), &["check"])).0, Some(0));
 
-    let insert = "INSERT INTO sessions VALUES (zeroblob(16), 'p', zeroblob(32), 'https://a-b.trycloudflare.com', x'00',
+    let insert = "INSERT INTO sessions (id, provider, provider_secret, upstream, sealed_credential, credential_hash, hardware,
+        pricing, revision, registered_at, provider_seen_at, cap_bytes, status, address, cookie, taken_at, renter_seen_at,
+        since, clean) VALUES (zeroblob(16), 'p', zeroblob(32), 'https://a-b.trycloudflare.com', x'00',
         zeroblob(32), NULL, NULL, 1, 1, 1, 100, 'READY', NULL, NULL, NULL, NULL, NULL, NULL)";
     let ruin = |sql: &str| {
         let db = Connection::open(&database).unwrap();

@@ -8,6 +8,7 @@ fn session() -> SessionView {
         id: "00000000-0000-4000-8000-000000000001".parse::<SessionId>().expect("canonical"),
         revision: 1,
         status: SessionStatus::Ready,
+        ending: None,
         lock: None,
         upstream: UpstreamUrl::parse(url, &UpstreamPolicy::default()).expect("valid"),
         credential: Secret::new("gate-secret"),
