@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 
 use url::{Host, Url};
 
+use crate::limits::Rate;
+use crate::node::Limit;
 use crate::problem::{Problem, Source};
 
 /// Collects what fails, with the place that the value came from.
@@ -34,6 +36,16 @@ impl<'a> Checks<'a> {
     pub(crate) fn range<N: PartialOrd + Display>(&mut self, key: &str, value: N, range: RangeInclusive<N>) {
         let message = format!("{value} is not from {} to {}", range.start(), range.end());
         self.require(key, range.contains(&value), message);
+    }
+
+    pub(crate) fn limit(&mut self, key: &str, limit: Limit) {
+        self.require(key, (1..=1_000_000).contains(&limit.requests), "requests is not from 1 to 1000000");
+        self.require(key, (1..=86_400).contains(&limit.seconds), "seconds is not from 1 to 86400");
+    }
+
+    pub(crate) fn rate(&mut self, key: &str, rate: Rate) {
+        self.require(key, (1..=1_000_000).contains(&rate.per_second), "per_second is not from 1 to 1000000");
+        self.require(key, (1..=1_000_000).contains(&rate.burst), "burst is not from 1 to 1000000");
     }
 
     pub(crate) fn not_empty(&mut self, key: &str, text: &str) {

@@ -11,15 +11,15 @@
 
 mod agent;
 mod check;
+mod limits;
 mod live;
 mod node;
 mod overlay;
 mod problem;
 mod secret;
 
-pub use agent::{
-    Agent, AgentSettings, Container, Egress, EgressMode, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace,
-};
+pub use agent::{Agent, AgentSettings, Container, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace};
+pub use limits::{Limits, Rate};
 pub use live::{LiveSettings, RELOADABLE, Reload};
 pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Upstream};
 pub use problem::{Problem, Problems, Source};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::check::Checks;
+use crate::limits::Limits;
 use crate::secret;
 
 /// Everything a node can be told.
@@ -16,6 +17,8 @@ use crate::secret;
 pub struct NodeSettings {
     /// The data plane: what renters connect to.
     pub gateway: Gateway,
+    /// What the data plane lets one renter, one session and all of them take.
+    pub limits: Limits,
     /// Which providers' servers may be dialled, and how.
     pub upstream: Upstream,
     /// The control API and its sweeper.
@@ -58,6 +61,9 @@ pub struct Gateway {
     pub upstream_connect_timeout_ms: u64,
     /// Time for a provider's first byte, in ms; 100 to 3,600,000.
     pub upstream_first_byte_timeout_ms: u64,
+    /// How long a provider may be silent within an answer, or take nothing of a request, in ms; 100 to
+    /// `upstream_first_byte_timeout_ms`.
+    pub upstream_silence_timeout_ms: u64,
     /// Worker threads; 0 (one for each core) to 1,024.
     pub threads: usize,
 }
@@ -173,6 +179,7 @@ impl Default for Gateway {
             drain_seconds: 3_600,
             upstream_connect_timeout_ms: 10_000,
             upstream_first_byte_timeout_ms: 100_000,
+            upstream_silence_timeout_ms: 100_000,
             threads: 0,
         }
     }
@@ -215,10 +222,11 @@ impl Default for Log {
 }
 
 impl NodeSettings {
-    pub(crate) const SECTIONS: [&str; 6] = ["gateway", "upstream", "control", "quota", "lock", "log"];
+    pub(crate) const SECTIONS: [&str; 7] = ["gateway", "limits", "upstream", "control", "quota", "lock", "log"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.gateway.check(checks);
+        self.limits.check(checks);
         self.control.check(checks);
         self.quota.check(checks);
         checks.hosts("upstream.hosts", &self.upstream.hosts);
@@ -255,6 +263,8 @@ impl Gateway {
         checks.range("gateway.drain_seconds", self.drain_seconds, 0..=604_800);
         checks.range("gateway.upstream_connect_timeout_ms", self.upstream_connect_timeout_ms, 100..=600_000);
         checks.range("gateway.upstream_first_byte_timeout_ms", self.upstream_first_byte_timeout_ms, 100..=3_600_000);
+        let longest_silence = self.upstream_first_byte_timeout_ms;
+        checks.range("gateway.upstream_silence_timeout_ms", self.upstream_silence_timeout_ms, 100..=longest_silence);
         checks.range("gateway.threads", self.threads, 0..=1_024);
     }
 }
@@ -272,8 +282,7 @@ impl Control {
             ("control.creation_limit", self.creation_limit),
             ("control.heartbeat_limit", self.heartbeat_limit),
         ] {
-            checks.require(key, (1..=1_000_000).contains(&limit.requests), "requests is not from 1 to 1000000");
-            checks.require(key, (1..=86_400).contains(&limit.seconds), "seconds is not from 1 to 86400");
+            checks.limit(key, limit);
         }
         for origin in &self.cors_origins {
             checks.origin("control.cors_origins", origin);

@@ -75,6 +75,9 @@ fn the_document_gives_every_plain_default() {
                 toml::Value::Table(limit) if limit.contains_key("requests") => {
                     format!("{} in {} s", limit["requests"], limit["seconds"])
                 }
+                toml::Value::Table(rate) if rate.contains_key("burst") => {
+                    format!("{}/s, burst {}", rate["per_second"], rate["burst"])
+                }
                 toml::Value::Table(_) => "`{}`".to_owned(),
                 number => number.to_string(),
             };

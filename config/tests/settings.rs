@@ -141,7 +141,7 @@ size = 1
             "  control.listen (RUNIT_CONTROL__LISTEN): takes the same port as gateway.admin_listen",
         ]
     );
-    assert!(report.contains("unknown section, expected one of control, gateway, lock, log, quota, upstream"));
+    assert!(report.contains("unknown section, expected one of control, gateway, limits, lock, log, quota, upstream"));
     assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `admin_listen`, `operator_key`"));
 }
 
@@ -334,4 +334,15 @@ fn a_file_on_disk_is_loaded() {
     std::fs::write(&file, "[quota]\ncap_bytes = 5_000_000\n").unwrap();
 
     assert_eq!(load_node(Some(&file)).unwrap().quota.cap_bytes, 5_000_000);
+}
+
+#[test]
+fn limits_have_ranges_and_tables_of_their_own() {
+    let settings = node("[limits]\nrequests_per_address = { per_second = 7, burst = 9 }", &[]).unwrap();
+    assert_eq!((settings.limits.requests_per_address.per_second, settings.limits.requests_per_address.burst), (7, 9));
+    let text = "[limits]\nconnections = 0\nrequests_per_session = { per_second = 0, burst = 1 }\n\
+                guesses_per_address = { requests = 1, seconds = 0 }\nslow_seconds = 0\n\
+                [gateway]\nupstream_first_byte_timeout_ms = 500\nupstream_silence_timeout_ms = 501";
+    let complaints = complaints(node(text, &[]));
+    assert_eq!(complaints.len(), 5, "{complaints:?}");
 }

@@ -6,10 +6,8 @@
 //! | module | answers for |
 //! | --- | --- |
 //! | [`control`] | the whole as one value, from settings to a listener |
-//! | [`sqlite`] | what is durable, its backup and its check |
-//! | [`DataDir`] | which file is where |
+//! | [`sqlite`] | what is durable |
 //! | [`sealer`] | credentials of upstreams at rest |
-//! | [`limit`] | how often somebody may come |
 //! | [`clock`] | the time of day |
 //! | `api`, `server` | HTTP: routes, limits, headers, the one table of problems |
 //! | `registration`, `rental` | what providers and renters ask, behind the handlers |
@@ -23,10 +21,8 @@ mod api;
 mod authority;
 pub mod clock;
 pub mod control;
-mod data_dir;
 mod directory;
 mod heartbeats;
-pub mod limit;
 mod metered_store;
 mod metrics;
 mod occupancy;
@@ -42,5 +38,4 @@ mod trail;
 
 pub use clock::SystemClock;
 pub use control::{Control, StartError};
-pub use data_dir::DataDir;
 pub use random::NoRandomness;

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::limit::{Limit, SlidingLog};
 use runit_core::store::{Store, StoreError};
 use runit_core::{NetworkKey, RenterAddress};
 use serde_json::{Map, Value};
 
-use crate::limit::{Limit, SlidingLog};
 use crate::metrics::Metrics;
 
 const REFUSALS_PER_WINDOW: u32 = 30;
@@ -58,8 +58,7 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionAlreadyLocked
         | EventKind::InvalidAccessAttempt
         | EventKind::SessionHijackAttempt
-        | EventKind::RateLimited
-        | EventKind::OperatorDenied => true,
+        | EventKind::RateLimited => true,
         EventKind::NewProviderRegistered
         | EventKind::SessionLocked
         | EventKind::SessionReleased
@@ -68,11 +67,7 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionRemoved
         | EventKind::Bandwidth80Percent
         | EventKind::Bandwidth95Percent
-        | EventKind::BandwidthExceeded
-        | EventKind::OperatorKeyCreated
-        | EventKind::OperatorKeyRevoked
-        | EventKind::ProviderKeyCreated
-        | EventKind::ProviderKeyRevoked => false,
+        | EventKind::BandwidthExceeded => false,
     }
 }
 
@@ -82,8 +77,6 @@ fn line(event: &SecurityEvent) -> String {
     let mut add = |name: &str, value: Option<String>| value.map(|text| details.insert(name.into(), Value::from(text)));
     add("sessionId", event.session.map(|id| id.to_string()));
     add("providerId", event.provider.as_ref().map(ToString::to_string));
-    add("operator", event.operator.map(|operator| operator.to_string()));
-    add("keyId", event.key.map(|key| key.to_string()));
     add("ip", event.address.map(|address| address.to_string()));
     format!("[SECURITY] {} - {}: {}", event.at, event.kind.as_str(), Value::Object(details))
 }

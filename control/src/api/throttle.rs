@@ -12,11 +12,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use runit_core::NetworkKey;
 use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::limit::{Limit, SlidingLog, Verdict};
 
 use super::problem::Problem;
 use super::request::Peer;
 use crate::control::Control;
-use crate::limit::{Limit, SlidingLog, Verdict};
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

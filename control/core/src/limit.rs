@@ -13,8 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use runit_core::Timestamp;
-use runit_core::time::millis;
+use crate::time::{Timestamp, millis};
 
 /// Admissions that all logs of one limit together can hold: 8 bytes each.
 const ADMISSIONS: u32 = 4_000_000;
@@ -35,6 +34,8 @@ pub struct Limit {
 pub struct Verdict {
     /// Whether it may pass.
     pub admitted: bool,
+    /// When it was decided, as the log has it.
+    pub at: Timestamp,
     /// How many more would pass right now.
     pub remaining: u32,
     /// How long until one more comes free than `remaining` says.
@@ -88,6 +89,20 @@ impl<K: Hash + Eq + Clone> SlidingLog<K> {
         self.limit
     }
 
+    /// Another limit from here on. What was admitted under the old one and is still remembered counts.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Takes back what was admitted for `key` at `admitted_at`, as if it had not been asked for.
+    pub fn forgive(&mut self, key: &K, admitted_at: Timestamp) {
+        let shared = self.overflow_hash.hash_one(key) as usize % self.overflow.len();
+        let own = self.logs.get_mut(key);
+        if !own.is_some_and(|log| log.forgive(admitted_at.unix_ms())) {
+            self.overflow[shared].forgive(admitted_at.unix_ms());
+        }
+    }
+
     /// Decides on one request of `key`, and remembers it if it is admitted.
     pub fn admit(&mut self, key: &K, now: Timestamp) -> Verdict {
         self.latest = self.latest.max(now.unix_ms());
@@ -139,10 +154,17 @@ impl Log {
         let oldest = self.admitted.front().copied().unwrap_or(now);
         Verdict {
             admitted,
+            at: Timestamp::from_unix_ms(now),
             remaining: u32::try_from(most.saturating_sub(self.admitted.len())).unwrap_or(u32::MAX),
             next_free: Duration::from_millis(oldest.saturating_add(window).saturating_sub(now)),
             first_refusal,
         }
+    }
+
+    /// Whether there was such an admission.
+    fn forgive(&mut self, admitted_at: u64) -> bool {
+        let found = self.admitted.iter().rposition(|&at| at == admitted_at);
+        found.and_then(|index| self.admitted.remove(index)).is_some()
     }
 
     /// Drops what is a whole window old.

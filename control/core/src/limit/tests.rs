@@ -49,6 +49,36 @@ fn a_clock_that_steps_back_admits_nobody() {
 }
 
 #[test]
+fn what_is_forgiven_was_never_there_and_the_rest_still_counts() {
+    let mut log = SlidingLog::new(limit(2, 100));
+    let honest = log.admit(&"a", at(0));
+    assert!(log.admit(&"a", at(50)).admitted);
+    log.forgive(&"a", honest.at);
+    log.forgive(&"a", at(7));
+    assert!(log.admit(&"a", at(60)).admitted);
+    assert!(!log.admit(&"a", at(149)).admitted, "the one at 50 is still in the window");
+    assert!(log.admit(&"a", at(150)).admitted);
+}
+
+#[test]
+fn a_shared_log_forgives_too() {
+    let mut log = SlidingLog::with_capacity(limit(1, 100), 1);
+    assert!(log.admit(&"first", at(0)).admitted);
+    let shared = log.admit(&"second", at(1));
+    assert!(shared.admitted && !log.admit(&"third", at(2)).admitted);
+    log.forgive(&"second", shared.at);
+    assert!(log.admit(&"third", at(3)).admitted);
+}
+
+#[test]
+fn another_limit_counts_what_was_admitted_before() {
+    let mut log = SlidingLog::new(limit(1, 100));
+    assert!(log.admit(&"a", at(0)).admitted);
+    log.set_limit(limit(2, 100));
+    assert!(log.admit(&"a", at(1)).admitted && !log.admit(&"a", at(2)).admitted);
+}
+
+#[test]
 fn a_full_table_refuses_newcomers_too_much_and_old_keys_nothing() {
     let mut log = SlidingLog::with_capacity(limit(2, 100), 4);
     for key in 0..4 {
