@@ -15,8 +15,6 @@ pub(crate) enum Refusal {
     BadRequest,
     /// A method that is not served (TRACE, CONNECT).
     MethodNotAllowed,
-    /// An `Expect` other than `100-continue`.
-    ExpectationFailed,
     /// No such place.
     NotFound,
     /// Token, cookie or address do not do.
@@ -29,16 +27,24 @@ pub(crate) enum Refusal {
     Misdirected,
     /// The byte cap is reached; the next bytes come free after so many seconds.
     CapReached { retry_after: u64 },
+    /// Requests come too fast; one may pass after so long.
+    TooManyRequests { retry_after: u64 },
+    /// Tokens were guessed from this address; one may be tried after so many seconds.
+    TooManyGuesses { retry_after: u64 },
+    /// The session has all the connections that it may have.
+    TooManyConnections,
+    /// The session has all the WebSockets that it may have.
+    TooManyWebSockets,
+    /// The gateway has all the connections that it may have.
+    NodeFull,
     /// No lease could be had in time.
     LedgerUnavailable,
     /// The authority could not be asked.
     AuthorityUnavailable,
     /// The provider's name resolves to nothing that may be dialled.
     UpstreamForbidden,
-    /// The provider could not be reached, or broke off.
+    /// The provider could not be reached or broke the protocol.
     UpstreamFailed,
-    /// The provider answered with what may not be passed on.
-    UpstreamBroken,
     /// The provider did not answer in time.
     UpstreamTimedOut,
 }
@@ -50,7 +56,6 @@ impl Refusal {
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "bad_request", "Malformed request"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
-            Self::ExpectationFailed => (S::EXPECTATION_FAILED, "expectation_failed", "Expectation not supported"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
             Self::Rejected(Rejection::NoCredential) => (S::UNAUTHORIZED, "no_credential", "Access token required"),
             Self::Rejected(Rejection::InvalidToken) => (S::FORBIDDEN, "invalid_token", "Invalid or expired token"),
@@ -62,6 +67,15 @@ impl Refusal {
             Self::ClosedPlace => (S::FORBIDDEN, "closed_place", "Not available here: release the session instead"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected", "This connection serves another session"),
             Self::CapReached { .. } => (S::TOO_MANY_REQUESTS, "cap_reached", "Daily bandwidth cap reached"),
+            Self::TooManyRequests { .. } => (S::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
+            Self::TooManyGuesses { .. } => (S::TOO_MANY_REQUESTS, "too_many_guesses", "Too many invalid tokens"),
+            Self::TooManyConnections => {
+                (S::TOO_MANY_REQUESTS, "too_many_connections", "Too many connections for this session")
+            }
+            Self::TooManyWebSockets => {
+                (S::TOO_MANY_REQUESTS, "too_many_websockets", "Too many WebSockets for this session")
+            }
+            Self::NodeFull => (S::SERVICE_UNAVAILABLE, "node_full", "The gateway is full"),
             Self::LedgerUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "ledger_unavailable", "Bandwidth accounting unavailable")
             }
@@ -70,17 +84,27 @@ impl Refusal {
             }
             Self::UpstreamForbidden => (S::BAD_GATEWAY, "upstream_forbidden", "Provider not reachable"),
             Self::UpstreamFailed => (S::BAD_GATEWAY, "upstream_failed", "Provider not reachable"),
-            Self::UpstreamBroken => (S::BAD_GATEWAY, "upstream_broken", "Provider answered badly"),
             Self::UpstreamTimedOut => (S::GATEWAY_TIMEOUT, "upstream_timed_out", "Provider did not answer in time"),
         }
     }
 
     const fn retry_after(self) -> Option<u64> {
         match self {
-            Self::CapReached { retry_after } => Some(retry_after),
+            Self::CapReached { retry_after }
+            | Self::TooManyRequests { retry_after }
+            | Self::TooManyGuesses { retry_after } => Some(retry_after),
             Self::LedgerUnavailable | Self::AuthorityUnavailable => Some(5),
+            Self::TooManyConnections | Self::TooManyWebSockets | Self::NodeFull => Some(10),
             _ => None,
         }
+    }
+
+    /// Whether the connection is closed after the answer: who comes too fast pays for a new one each time.
+    pub(crate) const fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyRequests { .. } | Self::TooManyGuesses { .. } | Self::TooManyConnections | Self::NodeFull
+        )
     }
 }
 
@@ -117,6 +141,11 @@ impl Answer {
             Self::Refuse(refusal) => refusal.row().1,
             Self::Redirect { .. } => "redirect",
         }
+    }
+
+    /// Whether the connection is closed after it.
+    pub(crate) const fn closes(&self) -> bool {
+        matches!(self, Self::Refuse(refusal) if refusal.closes())
     }
 
     /// Writes the answer. The caller has told the connection that these bytes are the gateway's own.

@@ -12,10 +12,10 @@ use prometheus::IntGauge;
 use runit_config::LiveSettings;
 use runit_core::RenterAddress;
 
-use crate::connection::Connection;
 use crate::guard::{Guard, HeadLimits};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::proxy::{Proxy, digest_with};
 
 /// How long a connection that was cut may take to end by itself.
@@ -41,6 +41,7 @@ impl Drop for Counted<'_> {
 pub struct GatewayApp {
     pub(crate) proxy: Arc<HttpProxy<Proxy>>,
     pub(crate) settings: LiveSettings,
+    pub(crate) places: Arc<Places>,
     pub(crate) metrics: Arc<Metrics>,
     /// Pingora's shutdown is for what takes new requests; a tunnel may outlive it.
     pub(crate) lifecycle: Lifecycle,
@@ -50,7 +51,13 @@ pub struct GatewayApp {
 impl ServerApp for GatewayApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let address = renter_address(&stream)?;
-        let connection = Arc::new(Connection::new(address));
+        let connection = match self.places.enter(address, &self.settings.load().limits) {
+            Ok(connection) => connection,
+            Err(full) => {
+                self.metrics.turned_away.with_label_values(&[full.label()]).inc();
+                return None;
+            }
+        };
         let digest = Arc::new(digest_with(&connection).ok()?);
         let guard = Guard::new(stream, Arc::clone(&connection), digest, HeadLimits::of(&self.settings.load()));
         let _open = Counted::new(&self.metrics.connections);

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::task::AtomicWaker;
+use runit_config::Limits;
 use runit_core::RenterAddress;
 use tokio::sync::Notify;
 
+use crate::answer::Refusal;
 use crate::guard::Guard;
-use crate::live::LiveSession;
+use crate::live::{LiveSession, SessionPlace};
+use crate::places::Place;
 use crate::tunnel::Tunnel;
 
 /// Why a connection was ended by us.
@@ -28,6 +31,12 @@ pub(crate) enum Cut {
     LedgerUnavailable = 4,
     /// This process is about to end.
     Restart = 5,
+    /// It waited for too long, and all places were taken.
+    GaveWay = 6,
+    /// The renter took an answer, or sent a body, too slowly.
+    SlowRenter = 7,
+    /// The provider went silent.
+    SlowProvider = 8,
 }
 
 impl Cut {
@@ -39,29 +48,44 @@ impl Cut {
             Self::CapReached => "cap_reached",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::Restart => "restart",
+            Self::GaveWay => "gave_way",
+            Self::SlowRenter => "slow_renter",
+            Self::SlowProvider => "slow_provider",
         }
     }
 
-    /// The code of the close frame that a WebSocket gets: 1012 and 1013 are registered with IANA, 4000 to 4999 are for
+    /// The code of the close frame that a WebSocket gets: 1012 to 1014 are registered with IANA, 4000 to 4999 are for
     /// private use (RFC 6455, section 7.4.2).
     pub(crate) const fn close_code(self) -> u16 {
         match self {
             Self::Released => 4001,
             Self::LockedOut => 4003,
             Self::CapReached => 4290,
-            Self::LedgerUnavailable => 1013, // try again later
+            Self::LedgerUnavailable | Self::GaveWay => 1013, // try again later
             Self::Restart => 1012,
+            Self::SlowRenter => 4008,
+            Self::SlowProvider => 1014, // bad gateway
         }
     }
 
-    const ALL: [Self; 5] = [Self::Released, Self::LockedOut, Self::CapReached, Self::LedgerUnavailable, Self::Restart];
+    const ALL: [Self; 8] = [
+        Self::Released,
+        Self::LockedOut,
+        Self::CapReached,
+        Self::LedgerUnavailable,
+        Self::Restart,
+        Self::GaveWay,
+        Self::SlowRenter,
+        Self::SlowProvider,
+    ];
 }
 
 /// One renter's connection.
 pub(crate) struct Connection {
     address: RenterAddress,
+    place: Place,
     /// The one session that it serves, once it serves one.
-    session: OnceLock<Arc<LiveSession>>,
+    session: OnceLock<SessionPlace>,
     /// From the end of a request to the binding of the next: bytes read are counted here, and charged when bound.
     reading_head: AtomicBool,
     head_bytes: AtomicU64,
@@ -93,9 +117,10 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// A connection from `address` that serves nobody yet.
-    pub(crate) fn new(address: RenterAddress) -> Self {
+    pub(crate) fn new(address: RenterAddress, place: Place) -> Self {
         Self {
             address,
+            place,
             session: OnceLock::new(),
             reading_head: AtomicBool::new(true),
             head_bytes: AtomicU64::new(0),
@@ -120,22 +145,33 @@ impl Connection {
         self.address
     }
 
-    /// The session that it serves.
-    pub(crate) fn session(&self) -> Option<&Arc<LiveSession>> {
-        self.session.get()
+    /// Its place among all connections.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
     }
 
-    /// Makes it serve `session`; `false` if it serves another one.
-    pub(crate) fn serve(self: &Arc<Self>, session: &Arc<LiveSession>) -> bool {
-        let mut first = false;
-        let served = self.session.get_or_init(|| {
-            first = true;
-            Arc::clone(session)
-        });
-        if first {
+    /// The session that it serves.
+    pub(crate) fn session(&self) -> Option<&Arc<LiveSession>> {
+        self.session.get().map(SessionPlace::session)
+    }
+
+    /// Makes it serve `session`, if it serves no other one and there is a place.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub(crate) fn serve(self: &Arc<Self>, session: &Arc<LiveSession>, limits: &Limits) -> Result<(), Refusal> {
+        if let Some(served) = self.session() {
+            return if Arc::ptr_eq(served, session) { Ok(()) } else { Err(Refusal::Misdirected) };
+        }
+        if !self.place.admit(limits) {
+            return Err(Refusal::NodeFull);
+        }
+        let place = session.enter(limits.connections_per_session).ok_or(Refusal::TooManyConnections)?;
+        // Only this connection's task comes here, so nobody else has set it.
+        if self.session.set(place).is_ok() {
             session.attach(self);
         }
-        Arc::ptr_eq(served, session)
+        Ok(())
     }
 
     /// Bytes of the head that was just read.

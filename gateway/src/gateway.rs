@@ -9,6 +9,7 @@ use runit_config::LiveSettings;
 use runit_core::authority::ClaimError;
 use runit_core::budget::Direction;
 use runit_core::permit::{Decision, authorize};
+use runit_core::rate::Rate;
 use runit_core::session::Claim;
 use runit_core::{
     AccessToken, Authority, Clock, EventKind, LockMode, Permit, Presented, Rejection, Secret, SecretHash,
@@ -21,6 +22,7 @@ use crate::connection::Connection;
 use crate::credentials::{cookie_name, presented, query_tokens, without_tokens};
 use crate::directory::Directory;
 use crate::events::EventSink;
+use crate::guesses::Guesses;
 use crate::live::{Drought, LiveSession, same_lock};
 use crate::metrics::Metrics;
 use crate::request_policy;
@@ -35,6 +37,7 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: EventSink,
+    pub(crate) guesses: Guesses,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: LiveSettings,
     /// Whether renters reach the gateway over TLS: cookies are `Secure` then.
@@ -56,6 +59,7 @@ impl Gateway {
     /// # Errors
     /// The answer to give instead.
     pub(crate) async fn admit(&self, head: &RequestHeader, connection: &Arc<Connection>) -> Result<Admitted, Answer> {
+        self.pace(connection)?;
         request_policy::check(&head.method, head.version, &head.headers)?;
         if !self.directory.is_loaded().await {
             return Err(Refusal::AuthorityUnavailable.into());
@@ -70,6 +74,13 @@ impl Gateway {
             Err(BadTarget::Malformed) => Err(Refusal::BadRequest.into()),
             Err(BadTarget::Unknown) => Err(Refusal::NotFound.into()),
         }
+    }
+
+    /// Whether requests from this address come slowly enough.
+    fn pace(&self, connection: &Connection) -> Result<(), Refusal> {
+        let rate = self.settings.load().limits.requests_per_address;
+        let place = connection.place();
+        place.requests().admit(rate_of(rate), place.now()).map_err(too_many_requests)
     }
 
     /// The hand-over link: takes the lock and sends the browser to its JupyterLab.
@@ -112,6 +123,8 @@ impl Gateway {
             return Err(Answer::Redirect { location, cookie: Some(cookie) });
         }
         let (view, permit) = self.authorize(&session, &presented, connection).await?;
+        let rate = self.settings.load().limits.requests_per_session;
+        session.requests.admit(rate_of(rate), connection.place().now()).map_err(too_many_requests)?;
         if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
             return Err(Refusal::ForeignOrigin.into());
         }
@@ -194,8 +207,8 @@ impl Gateway {
                     return Ok(self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?);
                 }
                 Ok(_) => {} // the authority knows better than that
-                Err(ClaimError::Rejected(rejection)) => refused = rejection,
-                Err(ClaimError::Unavailable(_)) => return Err(Refusal::AuthorityUnavailable.into()),
+                Err(Refusal::Rejected(rejection)) => refused = rejection,
+                Err(refusal) => return Err(refusal.into()),
             }
         }
         Err(refused.into())
@@ -209,23 +222,36 @@ impl Gateway {
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, HeaderValue), Answer> {
         let secret = Secret::new(Uuid::new_v4().as_simple().to_string());
-        let view = self.claim(token, session, Some(secret.hash()), connection).await.map_err(|error| match error {
-            ClaimError::Rejected(rejection) => Answer::from(rejection),
-            ClaimError::Unavailable(_) => Refusal::AuthorityUnavailable.into(),
-        })?;
+        let view = self.claim(token, session, Some(secret.hash()), connection).await?;
         let cookie = self.cookie(view.id, &secret);
         let session = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
         Ok((session.view(), cookie))
     }
 
+    /// Asks the authority, unless this address has asked about too many tokens that opened nothing.
     async fn claim(
         &self,
         token: SecretHash,
         session: Option<SessionId>,
         cookie: Option<SecretHash>,
         connection: &Connection,
-    ) -> Result<SessionView, ClaimError> {
-        self.authority.claim(Claim { token, session, address: connection.address(), cookie }).await
+    ) -> Result<SessionView, Refusal> {
+        let address = connection.address();
+        let (limit, now) = (self.settings.load().limits.guesses_per_address, self.clock.now());
+        let guess = self.guesses.count(address.network(), limit, now).map_err(|spent| {
+            if spent.first {
+                self.events.send(SecurityEvent::new(EventKind::RateLimited, now).address(address));
+            }
+            Refusal::TooManyGuesses { retry_after: whole_seconds(spent.retry_after) }
+        })?;
+        let claimed = self.authority.claim(Claim { token, session, address, cookie }).await;
+        if !matches!(claimed, Err(ClaimError::Rejected(_))) {
+            self.guesses.forgive(&guess);
+        }
+        claimed.map_err(|error| match error {
+            ClaimError::Rejected(rejection) => Refusal::Rejected(rejection),
+            ClaimError::Unavailable(_) => Refusal::AuthorityUnavailable,
+        })
     }
 
     /// Ties the connection to the session and charges the head, which is what lets bytes flow.
@@ -235,9 +261,7 @@ impl Gateway {
         view: &SessionView,
         connection: &Arc<Connection>,
     ) -> Result<(), Answer> {
-        if !connection.serve(session) {
-            return Err(Refusal::Misdirected.into());
-        }
+        connection.serve(session, &self.settings.load().limits)?;
         // The connection is on the session's list now, so a revocation after this line cuts it; one before is seen here.
         if !same_lock(view, &session.view()) {
             return Err(Rejection::InvalidToken.into());
@@ -310,6 +334,19 @@ impl Gateway {
         let event = SecurityEvent::new(kind, self.clock.now()).session(session).address(connection.address());
         self.events.send(event);
     }
+}
+
+fn rate_of(rate: runit_config::Rate) -> Rate {
+    Rate { per_second: rate.per_second, burst: rate.burst }
+}
+
+fn too_many_requests(wait: Duration) -> Refusal {
+    Refusal::TooManyRequests { retry_after: whole_seconds(wait) }
+}
+
+/// Rounded up: who waits for so long is let through.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 fn lab_path(session: SessionId) -> String {

@@ -294,12 +294,16 @@ impl Drop for Guard {
             return;
         }
         if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(linger(inner));
+            // Whoever gives way does so at once.
+            if self.connection.cut_reason() != Some(Cut::GaveWay) {
+                runtime.spawn(linger(inner, Arc::clone(&self.connection)));
+            }
         }
     }
 }
 
-async fn linger(mut stream: Stream) {
+/// Holds the connection's places for as long as it holds the socket.
+async fn linger(mut stream: Stream, _connection: Arc<Connection>) {
     let drain = async {
         AsyncWriteExt::shutdown(&mut stream).await?;
         let mut dropped = [0; 4096];

@@ -12,17 +12,17 @@
 
 mod admin;
 mod answer;
-mod answer_policy;
 mod app;
 mod connection;
 mod counters;
 mod credentials;
 mod directory;
 mod events;
-mod fields;
+mod files;
 mod frames;
 mod gateway;
 mod guard;
+mod guesses;
 mod head;
 mod headers;
 mod leasing;
@@ -31,6 +31,7 @@ mod live;
 mod metrics;
 mod node;
 mod peer;
+mod places;
 mod proxy;
 mod quota;
 mod request_policy;
@@ -42,6 +43,7 @@ mod tunnel;
 
 pub use admin::{Admin, Cutter, Source};
 pub use app::GatewayApp;
+pub use files::raise_limit;
 pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;
 pub use node::{Node, NodeError, server_conf};

@@ -1,12 +1,13 @@
 //! A session as this node knows it: its view, its budget, and the connections that use both.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
-use runit_core::session::Ending;
+use runit_core::rate::RateCell;
+use runit_core::session::SessionStatus;
 use runit_core::{LeaseId, SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
@@ -54,6 +55,43 @@ pub(crate) struct LiveSession {
     someone_starves: AtomicBool,
     quota: ArcSwapOption<Quota>,
     connections: Mutex<Vec<Weak<Connection>>>,
+    /// How many of them there are, and how many are WebSockets. Each is a counter of its own and publishes nothing.
+    open: AtomicUsize,
+    open_websockets: AtomicUsize,
+    /// What its requests have used of their rate.
+    pub(crate) requests: RateCell,
+}
+
+/// One connection's place in its session.
+#[derive(Debug)]
+pub(crate) struct SessionPlace(Arc<LiveSession>);
+
+/// One WebSocket's place in its session.
+#[derive(Debug)]
+pub(crate) struct WebSocketPlace(Arc<LiveSession>);
+
+impl SessionPlace {
+    pub(crate) const fn session(&self) -> &Arc<LiveSession> {
+        &self.0
+    }
+}
+
+impl Drop for SessionPlace {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for WebSocketPlace {
+    fn drop(&mut self) {
+        self.0.open_websockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more, unless there are `most`.
+fn count_up(counter: &AtomicUsize, most: usize) -> bool {
+    let more = |count: usize| (count < most).then_some(count + 1);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 impl LiveSession {
@@ -74,6 +112,9 @@ impl LiveSession {
             someone_starves: AtomicBool::new(false),
             quota: ArcSwapOption::empty(),
             connections: Mutex::new(Vec::new()),
+            open: AtomicUsize::new(0),
+            open_websockets: AtomicUsize::new(0),
+            requests: RateCell::default(),
         }
     }
 
@@ -94,11 +135,21 @@ impl LiveSession {
             return;
         }
         let lock_stands = same_lock(&old, &view);
-        let reason = if view.ending == Some(Ending::Released) { Cut::Released } else { Cut::LockedOut };
+        let reason = if view.status == SessionStatus::Recycling { Cut::Released } else { Cut::LockedOut };
         self.view.store(Arc::new(view));
         if !lock_stands {
             self.cut_all(reason);
         }
+    }
+
+    /// A place for one more connection, if there are fewer than `most`.
+    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<SessionPlace> {
+        count_up(&self.open, most).then(|| SessionPlace(Arc::clone(self)))
+    }
+
+    /// A place for one more WebSocket, if there are fewer than `most`.
+    pub(crate) fn enter_websocket(self: &Arc<Self>, most: usize) -> Option<WebSocketPlace> {
+        count_up(&self.open_websockets, most).then(|| WebSocketPlace(Arc::clone(self)))
     }
 
     /// Remembers a connection, so that it can be cut and fed.

@@ -48,6 +48,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = runit_config::load_node(arguments.config.as_deref())?;
     let filter = log::start(&settings.log)?;
+    runit_gateway::raise_limit();
     let live = LiveSettings::new(settings.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let control = Control::open(&live, Arc::clone(&clock)).context("the control plane cannot start")?;

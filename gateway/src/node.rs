@@ -16,11 +16,14 @@ use uuid::Uuid;
 use crate::app::GatewayApp;
 use crate::directory::Directory;
 use crate::events::{EventSink, record};
+use crate::files;
 use crate::gateway::Gateway;
+use crate::guesses::Guesses;
 use crate::leasing::Leasing;
 use crate::lifecycle::Lifecycle;
 use crate::live::LiveSession;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::proxy::Proxy;
 
 /// Pingora's configuration, as the settings have it.
@@ -92,6 +95,7 @@ impl Node {
             clock: Arc::clone(&clock),
             directory: Arc::clone(&directory),
             events: sink,
+            guesses: Guesses::new(at_start.limits.guesses_per_address),
             metrics: Arc::clone(&metrics),
             settings: settings.clone(),
             secure: at_start.gateway.public_url.scheme() == "https",
@@ -133,6 +137,7 @@ impl Node {
         GatewayApp {
             proxy: Arc::new(proxy),
             settings: self.settings.clone(),
+            places: Places::new(files::most()),
             metrics: Arc::clone(&self.metrics),
             lifecycle,
         }

@@ -1,6 +1,7 @@
 //! Pingora's phases: each unpacks, calls one function, and packs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -11,15 +12,15 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use runit_core::SessionView;
-
 use crate::answer::{Answer, Refusal};
-use crate::answer_policy::{BadAnswer, MAX_INTERIM};
 use crate::connection::Connection;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
 use crate::peer::{UpstreamTimeouts, peer};
 use crate::tunnel::{Handshake, pass_on, shake_hands};
+
+/// How long a renter may take to make room for an answer of the gateway's own.
+const OWN_ANSWER: Duration = Duration::from_secs(3);
 
 /// The proxy's callbacks.
 pub(crate) struct Proxy {
@@ -34,8 +35,6 @@ pub(crate) struct Context {
     admitted: Option<Admitted>,
     /// Set where the gateway fails a request after admission, for the answer.
     failed: Option<Refusal>,
-    /// Interim answers of the provider so far.
-    interim: usize,
     status: Option<StatusCode>,
 }
 
@@ -61,7 +60,7 @@ impl ProxyHttp for Proxy {
         let connection = connection(session)?;
         match self.gateway.admit(session.req_header(), &connection).await {
             Ok(admitted) if admitted.upgrade => {
-                self.upgrade(session, &connection, &admitted.view).await?;
+                self.upgrade(session, &connection, &admitted).await?;
                 Ok(true)
             }
             Ok(admitted) => {
@@ -109,17 +108,8 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        ctx.interim += usize::from(answer.status.is_informational());
-        let cleaned = headers::to_renter(answer, &admitted.view, false, self.gateway.secure);
-        let flood = if ctx.interim > MAX_INTERIM { Err(BadAnswer("too many interim answers")) } else { Ok(()) };
-        if let Err(BadAnswer(reason)) = cleaned.and(flood) {
-            tracing::debug!(reason, "answer refused");
-            ctx.failed = Some(Refusal::UpstreamBroken);
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up());
-        }
-        if answer.status.is_informational() {
-            return Ok(());
-        }
+        headers::to_renter(answer, &admitted.view, false, self.gateway.secure)
+            .map_err(|_| Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, None, None))?;
         if let Some(quota) = admitted.session.quota() {
             answer.insert_header("RateLimit-Policy", quota.policy_field())?;
             answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
@@ -176,8 +166,13 @@ impl Proxy {
     }
 
     /// Does the handshake of a WebSocket. The tunnel itself begins when Pingora is done with the connection.
-    async fn upgrade(&self, session: &mut Session, connection: &Connection, view: &SessionView) -> Result<()> {
+    async fn upgrade(&self, session: &mut Session, connection: &Connection, admitted: &Admitted) -> Result<()> {
         session.set_keepalive(None);
+        let view = &admitted.view;
+        let most = self.gateway.settings.load().limits.websockets_per_session;
+        let Some(place) = admitted.session.enter_websocket(most) else {
+            return self.answer(session, connection, Refusal::TooManyWebSockets.into()).await;
+        };
         let timeouts = self.timeouts();
         let peer = match peer(view, timeouts).await {
             Ok(peer) => peer,
@@ -187,10 +182,11 @@ impl Proxy {
         match shake_hands(&self.connector, &peer, request, view, within, secure).await {
             Ok(Handshake::Accepted(tunnel)) => {
                 self.gateway.metrics.requests.with_label_values(&["1xx"]).inc();
-                connection.hand_over_to(tunnel);
+                connection.hand_over_to(tunnel.with_place(place));
                 Ok(())
             }
             Ok(Handshake::Declined(provider, answer)) => {
+                drop(place);
                 self.gateway.metrics.requests.with_label_values(&[class(answer.status)]).inc();
                 pass_on(*provider, answer, session).await
             }
@@ -201,6 +197,11 @@ impl Proxy {
     async fn answer(&self, session: &mut Session, connection: &Connection, answer: Answer) -> Result<()> {
         self.gateway.metrics.refusals.with_label_values(&[answer.label()]).inc();
         connection.answer_ourselves();
+        if answer.closes() {
+            session.set_keepalive(None);
+        }
+        // The answer fits into the socket's buffer, unless many before it were not read.
+        session.set_write_timeout(Some(OWN_ANSWER));
         answer.send(session).await
     }
 }
@@ -226,11 +227,10 @@ pub(crate) fn digest_with(connection: &Arc<Connection>) -> Result<ProxyDigest> {
 }
 
 fn refusal_for(error: &Error) -> Refusal {
-    use ErrorType::{ConnectTimedout, InvalidHTTPHeader, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) => Refusal::BadRequest,
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => Refusal::UpstreamTimedOut,
-        (ErrorSource::Upstream, InvalidHTTPHeader) => Refusal::UpstreamBroken,
         _ => Refusal::UpstreamFailed,
     }
 }

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use futures::future::join_all;
+use runit_config::Rate;
 use runit_core::{AccessToken, SessionId};
 use support::{Client, TestGateway, WEBSOCKET, bearer};
 
@@ -45,7 +46,12 @@ impl Drop for Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_thousand_handshakes_under_load_all_become_tunnels() {
-    let gateway = TestGateway::start().await;
+    let unlimited = Rate { per_second: 1_000_000, burst: 1_000_000 };
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.requests_per_session = unlimited;
+        settings.limits.requests_per_address = unlimited;
+    });
+    let gateway = gateway.await;
     let (id, token) = gateway.session(CAP);
     drop(open(&gateway, id, &token).await);
     let _load = Load::start();

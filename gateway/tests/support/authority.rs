@@ -56,12 +56,20 @@ pub struct TestAuthority {
     pub down: AtomicBool,
     /// While set, no call is answered.
     pub hangs: AtomicBool,
+    claims: AtomicU64,
 }
 
 impl TestAuthority {
     pub fn new(clock: Arc<TestClock>) -> Self {
         let policy = LeasePolicy { min_bytes: 256 * 1024, max_bytes: 16 << 20, ttl: Duration::from_secs(60) };
-        Self { clock, policy, state: Mutex::default(), down: AtomicBool::new(false), hangs: AtomicBool::new(false) }
+        Self {
+            clock,
+            policy,
+            state: Mutex::default(),
+            down: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            claims: AtomicU64::new(0),
+        }
     }
 
     /// A READY session at a plain HTTP upstream, with one token.
@@ -83,8 +91,7 @@ impl TestAuthority {
             pricing: None,
         };
         let provider: ProviderId = "provider".parse().expect("valid");
-        let session =
-            Session::register(id, provider, SecretHash::of("provider"), None, offer, cap_bytes, self.clock.now());
+        let session = Session::register(id, provider, SecretHash::of("provider"), offer, cap_bytes, self.clock.now());
         self.state().sessions.insert(id, (session, Ledger::default(), credential));
         (id, self.issue(id))
     }
@@ -127,7 +134,7 @@ impl TestAuthority {
         let mut state = self.state();
         let (session, _, credential) = state.sessions.get_mut(&id).expect("configured");
         let provider = session.provider.clone();
-        session.register_again(&provider, SecretHash::of("provider"), None, offer, now).expect("the same agent");
+        session.register_again(&provider, SecretHash::of("provider"), offer, now).expect("the same agent");
         let view = view(session, credential);
         state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
     }
@@ -152,6 +159,11 @@ impl TestAuthority {
         self.state().events.clone()
     }
 
+    /// How often it was asked about a token.
+    pub fn claims(&self) -> u64 {
+        self.claims.load(Ordering::SeqCst)
+    }
+
     pub fn was_present(&self, id: SessionId) -> bool {
         self.state().present.contains(&id)
     }
@@ -173,7 +185,6 @@ fn view(session: &Session, credential: &Secret) -> SessionView {
         id: session.id,
         revision: session.revision,
         status: session.status(),
-        ending: session.ending(),
         lock: session.lock().cloned(),
         upstream: session.offer.upstream.clone(),
         credential: credential.clone(),
@@ -193,6 +204,7 @@ impl Authority for TestAuthority {
     }
 
     async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
         self.up().await?;
         let opens = |session: &Session| match &session.state {
             runit_core::SessionState::Ready { tokens } => tokens.contains(&claim.token),

@@ -48,6 +48,7 @@ impl TestGateway {
         let authority = Arc::new(TestAuthority::new(Arc::clone(&clock)));
         let mut settings = NodeSettings::default();
         settings.quota.renewal_wait_ms = 2_000;
+        settings.limits.websockets_per_session = 1_000;
         let data = tempfile::tempdir().expect("a directory");
         settings.control.data_dir = data.path().to_owned();
         configure(&mut settings);

@@ -12,6 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Client, PATIENCE};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_runit-gateway");
+
 /// Addresses and settings that all processes of one test share.
 pub struct Installation {
     directory: tempfile::TempDir,
@@ -55,8 +57,19 @@ impl Installation {
     }
 
     pub async fn start_with(&self, arguments: &[&str]) -> Process {
+        self.start_as(Command::new(PROGRAM), arguments).await
+    }
+
+    /// Starts a process that may open no more than `files` files.
+    pub async fn start_with_files(&self, files: u32) -> Process {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]);
+        self.start_as(shell, &[]).await
+    }
+
+    async fn start_as(&self, mut command: Command, arguments: &[&str]) -> Process {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_runit-gateway"))
+        let child = command
             .arg("--config")
             .arg(self.path().join("runit.toml"))
             .args(arguments)
@@ -69,7 +82,7 @@ impl Installation {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let claim = std::fs::read_to_string(self.path().join("data/gateway.pid")).unwrap_or_default();
-            if claim == claimed && TcpStream::connect(self.gateway).await.is_ok() {
+            if claim == claimed && is_up(self.gateway).await && is_up(self.admin).await {
                 return process;
             }
             let ended = process.child.try_wait().expect("our child");
@@ -189,6 +202,10 @@ impl Drop for Process {
 }
 
 /// Ports that were free a moment ago: all are held at once, so that they differ.
+async fn is_up(address: SocketAddr) -> bool {
+    TcpStream::connect(address).await.is_ok()
+}
+
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("bound"))
