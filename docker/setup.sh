@@ -2,7 +2,7 @@
 # Installs and starts what RUNIT needs from the machine, and only what is missing. Run it as often as you like.
 #
 #   setup.sh                  engine, then base
-#   setup.sh engine           a Docker engine that answers
+#   setup.sh engine           a Docker engine that answers, and nft, by which the agent restricts a container's traffic
 #   setup.sh base             the image runit-base:bookworm, which the images in this folder are built on
 #   setup.sh test [VENV]      engine, base, Chromium, git, and a Python environment with the clients that `make test` uses
 #                             (VENV: target/test-venv under the repository, unless given)
@@ -52,6 +52,10 @@ die() {
 # ---- engine ----
 
 set_up_engine() {
+    if ! have nft; then
+        need_debian_root "nft is not installed"
+        install_packages nftables
+    fi
     if engine_answers; then
         return
     fi
@@ -176,6 +180,7 @@ set_up_test_tools() {
     local venv=$1
     local packages=()
     have git || packages+=(git)
+    have ip || packages+=(iproute2)
     have chromium || packages+=(chromium)
     # ensurepip is what Debian's python3 lacks without python3-venv.
     if ! "$(test_python)" -c 'import ensurepip, venv' 2>/dev/null; then

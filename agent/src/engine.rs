@@ -8,19 +8,21 @@ mod progress;
 mod request;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
-use bollard::models::{SystemInfo, VolumeCreateRequest};
+use bollard::models::{NetworkCreateRequest, SystemInfo, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, StartContainerOptions,
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use runit_core::{Secret, SessionId};
 
 use crate::console::{Line, say};
+use crate::instance::Instance;
 
 pub use image::ImageError;
 pub use request::{INSTANCE_LABEL, base_path};
@@ -47,6 +49,14 @@ pub enum EngineError {
         "the container name {0} is taken by a container that this agent did not make: remove it, or set [container] name"
     )]
     NameTaken(String),
+    /// Somebody else's network has our name.
+    #[error(
+        "the network name {0} is taken by a network that this agent did not make: remove it, or set [container] name"
+    )]
+    NetworkTaken(String),
+    /// There is none.
+    #[error("there is no container of this agent's")]
+    NoContainer,
     /// The container runs, but its port is not published on loopback.
     #[error("the container's port is not published on loopback")]
     NotPublished,
@@ -63,7 +73,9 @@ pub enum EngineError {
 pub struct Engine {
     docker: Docker,
     settings: runit_config::Container,
-    instance: String,
+    /// The container's name servers; none: the engine's choice.
+    dns: Vec<IpAddr>,
+    instance: Instance,
 }
 
 /// What one renter gets, and what guards it. Lives as long as its volume, which may be longer than a container.
@@ -78,22 +90,39 @@ pub struct Workspace {
 }
 
 impl Engine {
-    /// Connects to the engine and makes sure that it can hold a container to its limits, and that the container's name
-    /// is free. `instance` tells this agent's containers and volumes from those of other agents on the machine.
+    /// Connects to the engine that `DOCKER_HOST` names, or the one on this machine. `instance` tells what this agent
+    /// makes from what other agents on the machine do.
     ///
     /// # Errors
-    /// No engine answers, it cannot enforce a limit, or the name is somebody else's.
-    pub async fn connect(settings: runit_config::Container, instance: String) -> Result<Self, EngineError> {
+    /// No engine answers.
+    pub async fn connect(
+        settings: runit_config::Container,
+        dns: Vec<IpAddr>,
+        instance: Instance,
+    ) -> Result<Self, EngineError> {
         let docker = Docker::connect_with_defaults().map_err(EngineError::Unreachable)?;
         let docker = docker.negotiate_version().await.map_err(EngineError::Unreachable)?;
-        let info = docker.info().await.map_err(EngineError::Unreachable)?;
-        let missing = missing_limits(&info);
+        Ok(Self { docker, settings, dns, instance })
+    }
+
+    /// Makes sure that the engine can hold a container to its limits, and that the container's name is free.
+    ///
+    /// # Errors
+    /// It cannot, or the name is somebody else's.
+    pub async fn check(&self) -> Result<(), EngineError> {
+        let missing = missing_limits(&self.info().await?);
         if !missing.is_empty() {
             return Err(EngineError::Unlimited(missing));
         }
-        let engine = Self { docker, settings, instance };
-        engine.has_own().await?;
-        Ok(engine)
+        self.has_own().await.map(drop)
+    }
+
+    /// What the engine says of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn info(&self) -> Result<SystemInfo, EngineError> {
+        self.docker.info().await.map_err(EngineError::Unreachable)
     }
 
     /// Makes sure that the image is there, and builds it if it is not.
@@ -104,7 +133,23 @@ impl Engine {
         Ok(image::ensure(&self.docker, &self.settings).await?)
     }
 
-    /// Removes every container and volume of this agent, also those of a run that was killed.
+    /// Builds the image, whether it is there or not.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub async fn build_image(&self) -> Result<(), EngineError> {
+        Ok(image::build(&self.docker, &self.settings).await?)
+    }
+
+    /// Whether the image is there.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn has_image(&self) -> Result<bool, EngineError> {
+        Ok(image::is_there(&self.docker, &self.settings.image).await?)
+    }
+
+    /// Removes every container, volume and network of this agent, also those of a run that was killed.
     ///
     /// # Errors
     /// The engine does not answer, refuses, or keeps something.
@@ -120,7 +165,40 @@ impl Engine {
             let removed = self.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
             unless_gone(removed).map_err(refused("remove a volume"))?;
         }
+        let networks = ListNetworksOptionsBuilder::default().filters(&self.ours()).build();
+        let networks = self.docker.list_networks(Some(networks)).await.map_err(refused("list networks"))?;
+        for id in networks.into_iter().filter_map(|network| network.id) {
+            unless_gone(self.docker.remove_network(&id).await).map_err(refused("remove a network"))?;
+        }
         Ok(())
+    }
+
+    /// Makes the container's own network if it is not there yet: a bridge with nobody else on it, and without IPv6.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn ensure_network(&self) -> Result<(), EngineError> {
+        let name = self.instance.network();
+        match self.docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
+            Ok(found)
+                if found.labels.as_ref().and_then(|labels| labels.get(INSTANCE_LABEL)).map(String::as_str)
+                    == Some(self.instance.label()) =>
+            {
+                return Ok(());
+            }
+            Ok(_) => return Err(EngineError::NetworkTaken(name)),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(EngineError::Refused("inspect the network", error)),
+        }
+        let request = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".to_owned()),
+            enable_ipv6: Some(false),
+            options: Some(HashMap::from([("com.docker.network.bridge.name".to_owned(), self.instance.bridge())])),
+            labels: Some(request::labels(self.instance.label())),
+            ..Default::default()
+        };
+        self.docker.create_network(request).await.map(drop).map_err(refused("create a network"))
     }
 
     /// Makes the workspace's volume if it is not there yet; returns what to show as its place.
@@ -130,7 +208,7 @@ impl Engine {
     pub async fn ensure_volume(&self, workspace: &Workspace) -> Result<String, EngineError> {
         let request = VolumeCreateRequest {
             name: Some(workspace.volume.clone()),
-            labels: Some(request::labels(&self.instance)),
+            labels: Some(request::labels(self.instance.label())),
             ..Default::default()
         };
         let volume = self.docker.create_volume(request).await.map_err(refused("create a volume"))?;
@@ -142,11 +220,11 @@ impl Engine {
     /// # Errors
     /// The engine does not answer or refuses, or the name is somebody else's.
     pub async fn start(&self, session: SessionId, workspace: &Workspace) -> Result<SocketAddr, EngineError> {
-        let name = &self.settings.name;
+        let name = self.instance.container();
         if self.has_own().await? {
             self.remove_container(name).await?;
         }
-        let body = request::container(&self.settings, &self.instance, session, workspace);
+        let body = request::container(&self.settings, &self.dns, &self.instance, session, workspace);
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         self.docker.create_container(Some(options), body).await.map_err(refused("create the container"))?;
         let started = self.docker.start_container(name, None::<StartContainerOptions>).await;
@@ -160,7 +238,7 @@ impl Engine {
     /// # Errors
     /// The engine does not answer.
     pub async fn is_running(&self) -> Result<bool, EngineError> {
-        match self.docker.inspect_container(&self.settings.name, None::<InspectContainerOptions>).await {
+        match self.docker.inspect_container(self.instance.container(), None::<InspectContainerOptions>).await {
             Ok(container) => Ok(container.state.and_then(|state| state.running).unwrap_or(false)),
             Err(error) if is_missing(&error) => Ok(false),
             Err(error) => Err(EngineError::Refused("inspect the container", error)),
@@ -170,16 +248,31 @@ impl Engine {
     /// The container's last output, for a message. `secret` is taken out of it.
     pub async fn last_output(&self, secret: &Secret) -> String {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LAST_LINES).build();
-        let chunks = self.docker.logs(&self.settings.name, Some(options));
+        let chunks = self.docker.logs(self.instance.container(), Some(options));
         let text: Vec<String> = chunks.filter_map(|chunk| async { chunk.ok().map(|c| c.to_string()) }).collect().await;
-        text.concat().replace(secret.expose(), "<redacted>").escape_debug().to_string().replace("\\n", "\n")
+        plain(&text.concat().replace(secret.expose(), "<redacted>"))
+    }
+
+    /// The container's output: its last `tail` lines, and with `follow` whatever comes, until it ends. Not as it was
+    /// written: it is the renter's, and must not drive a terminal.
+    ///
+    /// # Errors
+    /// The engine does not answer, or there is no container.
+    pub fn output(&self, tail: u32, follow: bool) -> impl Stream<Item = Result<String, EngineError>> + '_ {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&tail.to_string()).follow(follow);
+        let chunks = self.docker.logs(self.instance.container(), Some(options.build()));
+        chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(plain(&chunk.to_string())),
+            Err(error) if is_missing(&error) => Err(EngineError::NoContainer),
+            Err(error) => Err(EngineError::Refused("show the container's output", error)),
+        })
     }
 
     /// Relays the line by which the image names its user. Only that line, only at the start, and only plain letters:
     /// later the output is the renter's to write.
     async fn say_who_runs(&self) {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
-        let lines = self.docker.logs(&self.settings.name, Some(options));
+        let lines = self.docker.logs(self.instance.container(), Some(options));
         let found = lines.take(FIRST_LINES).filter_map(|line| async {
             let line = line.ok()?.to_string();
             running_as(&line).map(str::to_owned)
@@ -192,7 +285,7 @@ impl Engine {
     }
 
     async fn published(&self) -> Result<SocketAddr, EngineError> {
-        let container = self.docker.inspect_container(&self.settings.name, None::<InspectContainerOptions>).await;
+        let container = self.docker.inspect_container(self.instance.container(), None::<InspectContainerOptions>).await;
         let container = container.map_err(refused("inspect the container"))?;
         let ports = container.network_settings.and_then(|network| network.ports).unwrap_or_default();
         let bindings = ports.get(request::PORT).cloned().flatten().unwrap_or_default();
@@ -209,14 +302,14 @@ impl Engine {
 
     /// Whether there is a container of our name; an error if it is not ours.
     async fn has_own(&self) -> Result<bool, EngineError> {
-        let name = &self.settings.name;
+        let name = self.instance.container();
         match self.docker.inspect_container(name, None::<InspectContainerOptions>).await {
             Err(error) if is_missing(&error) => Ok(false),
             Err(error) => Err(EngineError::Refused("inspect the container", error)),
             Ok(found) => {
                 let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-                let ours = labels.get(INSTANCE_LABEL) == Some(&self.instance);
-                if ours { Ok(true) } else { Err(EngineError::NameTaken(name.clone())) }
+                let ours = labels.get(INSTANCE_LABEL).map(String::as_str) == Some(self.instance.label());
+                if ours { Ok(true) } else { Err(EngineError::NameTaken(name.to_owned())) }
             }
         }
     }
@@ -227,7 +320,7 @@ impl Engine {
     }
 
     fn ours(&self) -> HashMap<String, Vec<String>> {
-        HashMap::from([("label".to_owned(), vec![format!("{INSTANCE_LABEL}={}", self.instance)])])
+        HashMap::from([("label".to_owned(), vec![format!("{INSTANCE_LABEL}={}", self.instance.label())])])
     }
 }
 
@@ -250,6 +343,11 @@ fn running_as(line: &str) -> Option<&str> {
     let user = line.trim_end().strip_prefix("Running as: ")?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     (!user.is_empty() && user.len() <= 32 && user.chars().all(is_plain)).then_some(user)
+}
+
+/// Text without control characters but line ends.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
 }
 
 fn refused(what: &'static str) -> impl FnOnce(DockerError) -> EngineError {

@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiError, Registration};
 use crate::console::{Line, say};
+use crate::egress::ruleset::Flow;
+use crate::egress::{EgressError, Firewall};
 use crate::engine::{Engine, EngineError, Workspace, base_path};
 use crate::gate::{Backend, Gate};
+use crate::instance::Instance;
 use crate::jupyter;
 use crate::observed::{Event, Told};
 use crate::random::{self, NoRandomness};
@@ -41,7 +44,9 @@ pub(crate) struct Hands {
     pub(crate) settings: runit_config::AgentSettings,
     pub(crate) hardware: serde_json::Value,
     pub(crate) pricing: serde_json::Value,
+    pub(crate) instance: Instance,
     pub(crate) engine: Engine,
+    pub(crate) firewall: Firewall,
     pub(crate) gate: Gate,
     pub(crate) opener: Opener,
     pub(crate) api: Api,
@@ -57,6 +62,8 @@ pub(crate) struct Hands {
 enum HandsError {
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
     #[error(transparent)]
@@ -110,13 +117,14 @@ impl Hands {
     async fn remove_workspace(&self) -> Result<Event, HandsError> {
         self.gate.shut();
         self.engine.remove_all().await?;
+        self.firewall.remove().await?;
         *locked(&self.workspace) = None;
         Ok(Event::WorkspaceRemoved)
     }
 
     async fn start_workspace(&self) -> Result<Event, HandsError> {
         let workspace = Workspace {
-            volume: format!("{}-{}", self.settings.container.name, random::suffix()?),
+            volume: self.instance.volume(&random::suffix()?),
             gate_secret: random::secret()?,
             jupyter_token: random::secret()?,
         };
@@ -136,6 +144,10 @@ impl Hands {
         let session = locked(&self.identity).session;
         let directory = self.engine.ensure_volume(workspace).await?;
         say(Line::WorkspaceDirectory { directory: &directory });
+        // Before there is anything that they could come too late for.
+        self.firewall.set(Flow::Open).await?;
+        self.engine.ensure_network().await?;
+        self.firewall.meets_the_bridge()?;
         say(Line::StartingJupyter);
         let address = self.engine.start(session, workspace).await?;
         self.gate.open(&Backend {

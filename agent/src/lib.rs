@@ -7,19 +7,25 @@
 //! | --- | --- |
 //! | [`reconcile`], [`observed`] | what to do next (pure) |
 //! | `supervisor`, `hands` | doing it |
-//! | [`engine`] | container, volume, image |
+//! | [`engine`] | container, volume, network, image |
+//! | [`egress`] | what the container may reach by itself |
 //! | [`gate`] | who gets through to Jupyter |
 //! | [`tunnel`] | how the gateway reaches the gate |
 //! | [`api`] | what control is told and says |
 //! | [`state`] | what survives a restart |
+//! | [`instance`] | what this agent's things are called |
 //! | [`console`] | what the provider sees |
+//! | [`commands`] | what a provider asks for beside `up` |
 
 pub mod api;
 mod backoff;
+pub mod commands;
 pub mod console;
+pub mod egress;
 pub mod engine;
 pub mod gate;
 mod hands;
+pub mod instance;
 mod jupyter;
 pub mod observed;
 mod random;

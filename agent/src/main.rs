@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use runit_config::AgentSettings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -30,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Start a session and keep it until Ctrl-C (the default).
     Up,
+    /// Stop the agent that runs with these settings, and remove everything of it, also after a crash.
+    Down,
     #[command(name = runit_agent::EXEC_BOUND, hide = true)]
     ExecBound {
         parent: u32,
@@ -43,7 +46,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_standard_error();
     match arguments.command {
-        None | Some(Command::Up) => up(arguments.config),
+        None | Some(Command::Up) => with_settings(arguments.config, up),
+        Some(Command::Down) => with_settings(arguments.config, async |settings| {
+            runit_agent::commands::down(settings)
+                .await
+                .map(|()| ExitCode::SUCCESS)
+                .unwrap_or_else(|e| fail(1, &e.chain()))
+        }),
         Some(Command::ExecBound { parent, program, arguments }) => {
             let error = runit_agent::exec_bound(parent, &program, &arguments).map(|never: Infallible| match never {});
             fail(1, &format!("cannot start {}: {error:?}", program.display()))
@@ -51,22 +60,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn up(config: Option<PathBuf>) -> ExitCode {
+/// Reads the settings and runs one command with them.
+fn with_settings(config: Option<PathBuf>, command: impl AsyncFnOnce(AgentSettings) -> ExitCode) -> ExitCode {
     let settings = match runit_config::load_agent(config.as_deref()) {
         Ok(settings) => settings,
         Err(problems) => return fail(2, &problems.to_string()),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &error.to_string()),
-    };
-    let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signals(stop.clone()));
-        // A worker thread, because children end with the thread that started them.
-        tokio::spawn(runit_agent::run(settings, PathBuf::from("/proc/self/exe"), stop)).await
-    });
-    match ended {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(command(settings)),
+        Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+async fn up(settings: AgentSettings) -> ExitCode {
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signals(stop.clone()));
+    // A worker thread, because children end with the thread that started them.
+    match tokio::spawn(runit_agent::run(settings, PathBuf::from("/proc/self/exe"), stop)).await {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(1, &error.chain()),
         Err(error) => fail(1, &error.to_string()),

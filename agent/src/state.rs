@@ -4,11 +4,12 @@
 //! Invariant: an id is written before it is first used, a secret before it is first needed.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use runit_core::{Secret, SessionId};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "session.json";
@@ -154,11 +155,36 @@ impl StateFile {
     }
 }
 
+/// The process id of the agent that has the directory; none where no agent runs with it.
+///
+/// # Errors
+/// The lock cannot be looked at.
+pub fn holder(directory: &Path) -> io::Result<Option<Pid>> {
+    let mut file = match File::open(directory.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+            pid.map(Some).ok_or_else(|| io::Error::other("the agent has not written its process id yet"))
+        }
+    }
+}
+
 fn lock(directory: &Path) -> Result<File, StateError> {
+    let io_error = |error| StateError::Io(directory.to_owned(), error);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK));
-    let file = file.map_err(|error| StateError::Io(directory.to_owned(), error))?;
+    let mut file = file.map_err(io_error)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(io_error)?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(StateError::InUse(directory.to_owned())),
         Err(TryLockError::Error(error)) => Err(StateError::Io(directory.to_owned(), error)),
     }
@@ -233,6 +259,17 @@ mod tests {
         let _first = open(directory.path(), CONTROL, 1);
         let second = StateFile::open(directory.path(), CONTROL, id(2)).expect_err("locked");
         assert!(matches!(second, StateError::InUse(_)), "{second}");
+    }
+
+    #[test]
+    fn who_has_the_directory_is_known_as_long_as_he_has_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(holder(directory.path()).expect("looked"), None);
+        let state = open(directory.path(), CONTROL, 1);
+        let holder_pid = holder(directory.path()).expect("looked").expect("held");
+        assert_eq!(holder_pid.as_raw_nonzero().get(), i32::try_from(std::process::id()).expect("a pid"));
+        drop(state);
+        assert_eq!(holder(directory.path()).expect("looked"), None);
     }
 
     #[test]

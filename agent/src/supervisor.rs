@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::console::{Line, say};
+use crate::egress::{EgressError, Firewall};
 use crate::engine::{Engine, EngineError};
 use crate::gate::Gate;
 use crate::hands::{Hands, Outcome, chain};
+use crate::instance::Instance;
 use crate::jupyter::local_client;
 use crate::observed::{Event, Observed, WorkspaceState};
 use crate::random::{self, NoRandomness};
@@ -31,6 +33,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum RunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
     #[error(transparent)]
@@ -66,8 +70,11 @@ pub async fn run(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
 async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationToken) -> Result<Hands, RunError> {
     let control_url = settings.agent.control_url.clone();
     let state = StateFile::open(&settings.agent.state_dir, control_url.as_str(), random::session_id()?)?;
-    let instance = state.directory().display().to_string();
-    let engine = Engine::connect(settings.container.clone(), instance).await?;
+    let instance = Instance::new(state.directory(), settings.container.name.as_deref());
+    let engine = Engine::connect(settings.container.clone(), settings.egress.dns.clone(), instance.clone()).await?;
+    engine.check().await?;
+    let firewall = Firewall::new(&settings.egress, &instance);
+    firewall.check().await?;
     engine.ensure_image().await?;
     let opener = Opener::new(&settings.tunnel, launcher, state.directory().join("empty-home")).await?;
     let listen = settings.gate.listen;
@@ -76,7 +83,9 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
         hardware: serde_json::to_value(&settings.hardware).map_err(RunError::Tables)?,
         pricing: serde_json::to_value(&settings.pricing).map_err(RunError::Tables)?,
         settings,
+        instance,
         engine,
+        firewall,
         gate,
         opener,
         api: Api::new(control_url).map_err(RunError::Tls)?,

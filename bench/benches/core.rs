@@ -195,6 +195,7 @@ fn locked_session() -> SessionView {
         id: session_id(),
         revision: 1,
         status: SessionStatus::Locked,
+        ending: None,
         lock: Some(lock),
         upstream: UpstreamUrl::parse("https://calm-red-fox.trycloudflare.com", &UpstreamPolicy::default())
             .expect("a quick tunnel's"),

@@ -1,9 +1,10 @@
 //! `agent.toml`: a provider's agent.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -21,6 +22,8 @@ pub struct AgentSettings {
     pub gate: Gate,
     /// The container that a renter works in.
     pub container: Container,
+    /// What the container may reach by itself.
+    pub egress: Egress,
     /// What renters are told about the machine: any keys, as they stand.
     pub hardware: toml::Table,
     /// What renters are told about the price: any keys, as they stand.
@@ -88,8 +91,9 @@ pub struct Gate {
 pub struct Container {
     /// Image to run; built when it is missing.
     pub image: String,
-    /// The container's name, and the stem of its volume's.
-    pub name: String,
+    /// The container's name, and the stem of its volume's and network's; none: `runit-session-` and digits that are
+    /// this agent's own.
+    pub name: Option<String>,
     /// Directory with the image's Dockerfile; none: the one that the agent carries.
     pub build_context: Option<PathBuf>,
     /// Memory, in bytes; 268,435,456 (256 MiB) to 2^50.
@@ -113,6 +117,33 @@ pub enum Workspace {
     /// A new volume for each renter, destroyed afterwards.
     #[default]
     Ephemeral,
+}
+
+/// `[egress]`: what the notebook itself sends to the world, which never crosses the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Whether there are rules at all.
+    pub mode: EgressMode,
+    /// Networks that the container may reach although they are private or this machine's; CIDR.
+    pub exceptions: Vec<IpNet>,
+    /// Name servers for the container; none: those that the engine takes from this machine.
+    pub dns: Vec<IpAddr>,
+    /// Bytes in and out, for each session, in any 24 hours; none: no limit. 1 to 2^50.
+    pub daily_cap_bytes: Option<u64>,
+    /// The nft program: a path, or a name that is looked up in `PATH`.
+    pub nft_bin: PathBuf,
+}
+
+/// Whether the container's own traffic has rules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressMode {
+    /// Public addresses only: no private, special-purpose, link-local or metadata address, and not this machine.
+    #[default]
+    Restricted,
+    /// Whatever the engine lets through, the provider's own network included.
+    Unrestricted,
 }
 
 impl Default for Agent {
@@ -142,7 +173,7 @@ impl Default for Container {
     fn default() -> Self {
         Self {
             image: "runit-jupyter".to_owned(),
-            name: "runit-session".to_owned(),
+            name: None,
             build_context: None,
             memory_bytes: 4 << 30,
             cpus: 2.0,
@@ -154,12 +185,25 @@ impl Default for Container {
     }
 }
 
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            mode: EgressMode::default(),
+            exceptions: Vec::new(),
+            dns: Vec::new(),
+            daily_cap_bytes: None,
+            nft_bin: PathBuf::from("nft"),
+        }
+    }
+}
+
 impl AgentSettings {
-    pub(crate) const SECTIONS: [&str; 6] = ["agent", "tunnel", "gate", "container", "hardware", "pricing"];
+    pub(crate) const SECTIONS: [&str; 7] = ["agent", "tunnel", "gate", "container", "egress", "hardware", "pricing"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.agent.check(checks);
         self.container.check(checks);
+        self.egress.check(checks);
         let bin = &self.tunnel.cloudflared_bin;
         checks.require("tunnel.cloudflared_bin", !bin.as_os_str().is_empty(), "must not be empty");
         checks.require("gate.listen", self.gate.listen.ip().is_loopback(), "must be a loopback address");
@@ -180,10 +224,26 @@ impl Agent {
 impl Container {
     fn check(&self, checks: &mut Checks<'_>) {
         checks.not_empty("container.image", &self.image);
-        checks.require("container.name", is_container_name(&self.name), "must be letters, digits, '_', '.', '-'");
+        let name = self.name.as_deref().is_none_or(is_container_name);
+        checks.require("container.name", name, "must be letters, digits, '_', '.', '-'");
         checks.range("container.memory_bytes", self.memory_bytes, 256 << 20..=1 << 50);
         checks.range("container.cpus", self.cpus, 0.1..=1_024.0);
         checks.range("container.pids", self.pids, 32..=1_000_000);
+    }
+}
+
+impl Egress {
+    fn check(&self, checks: &mut Checks<'_>) {
+        let restricted = self.mode == EgressMode::Restricted;
+        checks.require("egress.nft_bin", !self.nft_bin.as_os_str().is_empty(), "must not be empty");
+        if let Some(cap_bytes) = self.daily_cap_bytes {
+            checks.range("egress.daily_cap_bytes", cap_bytes, 1..=1 << 50);
+            checks.require(
+                "egress.daily_cap_bytes",
+                restricted,
+                "needs mode = \"restricted\": rules are what ends traffic",
+            );
+        }
     }
 }
 

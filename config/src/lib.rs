@@ -18,7 +18,9 @@ mod overlay;
 mod problem;
 mod secret;
 
-pub use agent::{Agent, AgentSettings, Container, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace};
+pub use agent::{
+    Agent, AgentSettings, Container, Egress, EgressMode, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace,
+};
 pub use limits::{Limits, Rate};
 pub use live::{LiveSettings, RELOADABLE, Reload};
 pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Upstream};

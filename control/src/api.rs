@@ -11,11 +11,13 @@ mod answer;
 mod live;
 mod origin;
 mod pages;
+mod plain;
 pub(crate) mod problem;
 mod provider;
 mod renter;
 mod request;
 mod throttle;
+mod usage_stream;
 
 use std::sync::Arc;
 
@@ -76,14 +78,16 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .route("/renter/release/{token}", post(renter::release))
         .route("/renter/usage", get(renter::usage_bearer))
         .route("/renter/usage/{token}", get(renter::usage))
+        .route("/renter/usage/{token}/events", get(usage_stream::events))
+        .route("/renter/plain", post(plain::connect))
         .route_layer(limited(&[&general]));
     // Static answers cost nothing and change nothing: not limited, so that a limited renter still sees the page say so.
     let pages = Router::new()
         .route("/", get(pages::banner))
         .route("/renter", get(pages::to_index))
         .route("/renter/", get(pages::index))
-        .route("/renter/app.js", get(pages::script))
-        .route("/renter/style.css", get(pages::style));
+        .route("/renter/{file}", get(pages::file))
+        .route("/renter/plain", get(plain::list));
 
     let mut router = Router::new()
         .merge(registration)

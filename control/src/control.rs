@@ -1,9 +1,7 @@
 //! The control plane as one value: opened from settings, asked through its authority, served on a listener.
 
-use std::fs::DirBuilder;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
+use crate::data_dir::DataDir;
 use crate::heartbeats::Heartbeats;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
@@ -31,10 +30,6 @@ use crate::sessions::Sessions;
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::trail::Trail;
 
-/// Name of the database in the data directory.
-const DATABASE: &str = "runit.db";
-/// Name of the sealing key in the data directory.
-const KEY: &str = "credential.key";
 /// Leases stay below 2^31 bytes (see [`LeasePolicy::max_bytes`]), so that two fit into a node's budget.
 const LARGEST_LEASE: u64 = (1 << 31) - 1;
 
@@ -78,10 +73,10 @@ impl Control {
     /// [`StartError`].
     pub fn open(settings: impl Into<LiveSettings>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let settings = settings.into();
-        let directory = &settings.load().control.data_dir;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(StartError::Directory)?;
-        let sealer = Sealer::from_file(&directory.join(KEY))?;
-        let store = SqliteStore::open(&directory.join(DATABASE))?;
+        let directory = DataDir::of(&settings.load());
+        directory.create().map_err(StartError::Directory)?;
+        let sealer = Sealer::from_file(&directory.sealing_key())?;
+        let store = SqliteStore::open(&directory.database())?;
         futures::executor::block_on(Self::with_store(settings, clock, Arc::new(store), sealer))
     }
 

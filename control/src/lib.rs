@@ -6,7 +6,8 @@
 //! | module | answers for |
 //! | --- | --- |
 //! | [`control`] | the whole as one value, from settings to a listener |
-//! | [`sqlite`] | what is durable |
+//! | [`sqlite`] | what is durable, its backup and its check |
+//! | [`DataDir`] | which file is where |
 //! | [`sealer`] | credentials of upstreams at rest |
 //! | [`clock`] | the time of day |
 //! | `api`, `server` | HTTP: routes, limits, headers, the one table of problems |
@@ -21,6 +22,7 @@ mod api;
 mod authority;
 pub mod clock;
 pub mod control;
+mod data_dir;
 mod directory;
 mod heartbeats;
 mod metered_store;
@@ -38,4 +40,5 @@ mod trail;
 
 pub use clock::SystemClock;
 pub use control::{Control, StartError};
+pub use data_dir::DataDir;
 pub use random::NoRandomness;

@@ -1,5 +1,7 @@
 //! `runit-control`: the control plane by itself, without a data plane.
 
+mod local;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use local::Finding;
 use runit_config::{LogFormat, NodeSettings};
 use runit_control::{Control, SystemClock};
 use tokio::net::TcpListener;
@@ -29,23 +32,36 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Local(local::Local),
 }
 
+/// What could not be done at all, as clap itself answers a command that it does not understand.
+const NOT_DONE: u8 = 2;
+
 fn main() -> ExitCode {
-    let Command::Serve { config } = Arguments::parse().command;
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the log may not have been set up yet")]
-            {
-                eprintln!("runit-control: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
+    match Arguments::parse().command {
+        Command::Serve { config } => match serve(config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, ExitCode::FAILURE),
+        },
+        Command::Local(command) => match command.run() {
+            Ok(Finding::Well) => ExitCode::SUCCESS,
+            Ok(Finding::Wrong) => ExitCode::FAILURE,
+            Err(error) => failed(&error, NOT_DONE.into()),
+        },
     }
 }
 
-fn run(config: Option<PathBuf>) -> anyhow::Result<()> {
+fn failed(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "the log may not have been set up yet")]
+    {
+        eprintln!("runit-control: {error:#}");
+    }
+    code
+}
+
+fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
     let settings = runit_config::load_node(config.as_deref())?;
     start_log(&settings)?;
     let control = Control::open(&settings, Arc::new(SystemClock::start()))?;

@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use runit_core::event::SecurityEvent;
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
+use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
-use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
+use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
 
 use crate::metrics::Metrics;
 
@@ -125,6 +127,51 @@ impl Store for MeteredStore {
 
     async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
         self.metered("append_events", self.inner.append_events(events)).await
+    }
+
+    async fn find_events(
+        &self,
+        filter: EventFilter,
+        from: EventsFrom,
+        limit: u32,
+    ) -> Result<Vec<PlacedEvent>, StoreError> {
+        self.metered("find_events", self.inner.find_events(filter, from, limit)).await
+    }
+
+    async fn count_events(
+        &self,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<(Timestamp, EventKind, u64)>, StoreError> {
+        self.metered("count_events", self.inner.count_events(since, step)).await
+    }
+
+    async fn records(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<Vec<(Session, Ledger)>, StoreError> {
+        self.metered("records", self.inner.records(ids, now)).await
+    }
+
+    async fn sessions_with_ledgers(&self) -> Result<Vec<SessionId>, StoreError> {
+        self.metered("sessions_with_ledgers", self.inner.sessions_with_ledgers()).await
+    }
+
+    async fn providers(&self) -> Result<Vec<ProviderRecord>, StoreError> {
+        self.metered("providers", self.inner.providers()).await
+    }
+
+    async fn add_key(&self, key: Key) -> Result<(), StoreError> {
+        self.metered("add_key", self.inner.add_key(key)).await
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError> {
+        self.metered("revoke_key", self.inner.revoke_key(id, now)).await
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        self.metered("keys", self.inner.keys()).await
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.metered("probe", self.inner.probe(now)).await
     }
 
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {

@@ -139,7 +139,8 @@ impl Control {
             None => random::provider_secret()?,
         };
         let cap_bytes = self.settings.load().quota.cap_bytes;
-        let registration = Registration { id, provider, provider_secret: secret.hash(), offer, cap_bytes };
+        let registration =
+            Registration { id, provider, provider_secret: secret.hash(), provider_key: None, offer, cap_bytes };
         let session = self.sessions.register(registration).await?;
         let token = match session.status() {
             SessionStatus::Ready => self.issue_token(id).await?,

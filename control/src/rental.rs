@@ -21,9 +21,11 @@ use crate::random;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Listed {
-    session_id: SessionId,
-    hardware: Option<Box<RawValue>>,
-    pricing: Option<Box<RawValue>>,
+    pub(crate) session_id: SessionId,
+    /// Any JSON of the provider's.
+    pub(crate) hardware: Option<Box<RawValue>>,
+    /// Any JSON of the provider's.
+    pub(crate) pricing: Option<Box<RawValue>>,
 }
 
 /// A session with a token that takes it.

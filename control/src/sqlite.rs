@@ -6,9 +6,12 @@
 //!
 //! Invariant: a method answers after its transaction is on disk, or answers an error and has changed nothing.
 
+mod care;
 mod event_rows;
+mod key_rows;
 mod ledger_rows;
 mod migrations;
+mod queries;
 mod rows;
 mod schema;
 mod session_rows;
@@ -16,14 +19,18 @@ mod worker;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use runit_core::event::SecurityEvent;
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
+use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
-use runit_core::{NodeId, SecretHash, SessionId, Timestamp};
+use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
 
+pub use care::{CareError, backup, check, restore};
 pub use migrations::SCHEMA_VERSION;
 pub use schema::OpenError;
 use worker::{Mode, Worker};
@@ -32,6 +39,8 @@ use worker::{Mode, Worker};
 pub struct SqliteStore {
     writer: Worker,
     reader: Worker,
+    /// A reader of its own for operators, whose questions may take long: claims wait for the other one.
+    operators: Worker,
     /// `data_version` of the writing connection: SQLite changes it when somebody else commits. Relaxed, since it guards
     /// nothing: a commit that two askers see is read twice.
     version: AtomicI64,
@@ -50,24 +59,26 @@ impl SqliteStore {
         let version = schema::data_version(&writing)?.into();
         let reading = schema::connect(path)?;
         let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;
+        let asking = schema::connect(path)?;
+        let operators = Worker::start("runit-store-operators", asking, Mode::Read).map_err(OpenError::Thread)?;
         let reader = Worker::start("runit-store-reader", reading, Mode::Read).map_err(OpenError::Thread)?;
-        Ok(Self { writer, reader, version, forfeited: AtomicU64::new(0) })
+        Ok(Self { writer, reader, operators, version, forfeited: AtomicU64::new(0) })
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn register(&self, registration: Registration, now: Timestamp) -> Result<Session, ChangeError> {
-        let Registration { id, provider, provider_secret, offer, cap_bytes } = registration;
+        let Registration { id, provider, provider_secret, provider_key, offer, cap_bytes } = registration;
         self.writer
             .run(move |db| {
                 let Some(known) = session_rows::by_id(db, id)? else {
-                    let session = Session::register(id, provider, provider_secret, offer, cap_bytes, now);
+                    let session = Session::register(id, provider, provider_secret, provider_key, offer, cap_bytes, now);
                     session_rows::insert(db, &session)?;
                     return Ok(Ok(session));
                 };
                 let mut session = known.clone();
-                if let Err(refusal) = session.register_again(&provider, provider_secret, offer, now) {
+                if let Err(refusal) = session.register_again(&provider, provider_secret, provider_key, offer, now) {
                     return Ok(Err(refusal.into()));
                 }
                 session_rows::update(db, &known, &session)?;
@@ -178,6 +189,58 @@ impl Store for SqliteStore {
 
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
         self.reader.run(move |db| event_rows::last(db, limit)).await
+    }
+
+    async fn find_events(
+        &self,
+        filter: EventFilter,
+        from: EventsFrom,
+        limit: u32,
+    ) -> Result<Vec<PlacedEvent>, StoreError> {
+        self.operators.run(move |db| queries::find_events(db, &filter, from, limit)).await
+    }
+
+    async fn count_events(
+        &self,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<(Timestamp, EventKind, u64)>, StoreError> {
+        self.operators.run(move |db| queries::count_events(db, since, step)).await
+    }
+
+    async fn records(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<Vec<(Session, Ledger)>, StoreError> {
+        self.operators.run(move |db| queries::records(db, &ids, now)).await
+    }
+
+    async fn sessions_with_ledgers(&self) -> Result<Vec<SessionId>, StoreError> {
+        self.operators.run(queries::sessions_with_ledgers).await
+    }
+
+    async fn providers(&self) -> Result<Vec<ProviderRecord>, StoreError> {
+        self.operators.run(queries::providers).await
+    }
+
+    async fn add_key(&self, key: Key) -> Result<(), StoreError> {
+        self.writer.run(move |db| key_rows::insert(db, &key)).await
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError> {
+        self.writer
+            .run(move |db| {
+                let Some(mut key) = key_rows::by_id(db, id)? else { return Ok(None) };
+                key.revoke(now);
+                key_rows::update_revocation(db, &key)?;
+                Ok(Some(key))
+            })
+            .await
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        self.reader.run(key_rows::all).await
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.run(move |db| queries::probe(db, now)).await
     }
 
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {

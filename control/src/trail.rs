@@ -58,7 +58,8 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionAlreadyLocked
         | EventKind::InvalidAccessAttempt
         | EventKind::SessionHijackAttempt
-        | EventKind::RateLimited => true,
+        | EventKind::RateLimited
+        | EventKind::OperatorDenied => true,
         EventKind::NewProviderRegistered
         | EventKind::SessionLocked
         | EventKind::SessionReleased
@@ -67,7 +68,11 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::SessionRemoved
         | EventKind::Bandwidth80Percent
         | EventKind::Bandwidth95Percent
-        | EventKind::BandwidthExceeded => false,
+        | EventKind::BandwidthExceeded
+        | EventKind::OperatorKeyCreated
+        | EventKind::OperatorKeyRevoked
+        | EventKind::ProviderKeyCreated
+        | EventKind::ProviderKeyRevoked => false,
     }
 }
 
@@ -77,6 +82,8 @@ fn line(event: &SecurityEvent) -> String {
     let mut add = |name: &str, value: Option<String>| value.map(|text| details.insert(name.into(), Value::from(text)));
     add("sessionId", event.session.map(|id| id.to_string()));
     add("providerId", event.provider.as_ref().map(ToString::to_string));
+    add("operator", event.operator.map(|operator| operator.to_string()));
+    add("keyId", event.key.map(|key| key.to_string()));
     add("ip", event.address.map(|address| address.to_string()));
     format!("[SECURITY] {} - {}: {}", event.at, event.kind.as_str(), Value::Object(details))
 }

@@ -54,6 +54,11 @@ store_contract! {
     a_dead_nodes_leases_are_settled_by_what_it_left_behind,
     concurrent_leases_never_pass_the_cap,
     events_are_kept_in_order,
+    events_are_found_by_what_is_asked_and_counted_by_kind_and_time,
+    keys_are_kept_as_hashes_and_stay_when_they_are_revoked,
+    a_session_keeps_the_key_it_was_registered_with_and_how_its_lock_ended,
+    operators_see_sessions_with_their_ledgers_and_providers_with_their_sessions,
+    a_store_that_can_be_written_to_says_so,
 }
 
 #[test]

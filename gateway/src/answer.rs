@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     BadRequest,
     /// A method that is not served (TRACE, CONNECT).
     MethodNotAllowed,
+    /// An `Expect` other than `100-continue`.
+    ExpectationFailed,
     /// No such place.
     NotFound,
     /// Token, cookie or address do not do.
@@ -43,8 +45,10 @@ pub(crate) enum Refusal {
     AuthorityUnavailable,
     /// The provider's name resolves to nothing that may be dialled.
     UpstreamForbidden,
-    /// The provider could not be reached or broke the protocol.
+    /// The provider could not be reached, or broke off.
     UpstreamFailed,
+    /// The provider answered with what may not be passed on.
+    UpstreamBroken,
     /// The provider did not answer in time.
     UpstreamTimedOut,
 }
@@ -56,6 +60,7 @@ impl Refusal {
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "bad_request", "Malformed request"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::ExpectationFailed => (S::EXPECTATION_FAILED, "expectation_failed", "Expectation not supported"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
             Self::Rejected(Rejection::NoCredential) => (S::UNAUTHORIZED, "no_credential", "Access token required"),
             Self::Rejected(Rejection::InvalidToken) => (S::FORBIDDEN, "invalid_token", "Invalid or expired token"),
@@ -84,6 +89,7 @@ impl Refusal {
             }
             Self::UpstreamForbidden => (S::BAD_GATEWAY, "upstream_forbidden", "Provider not reachable"),
             Self::UpstreamFailed => (S::BAD_GATEWAY, "upstream_failed", "Provider not reachable"),
+            Self::UpstreamBroken => (S::BAD_GATEWAY, "upstream_broken", "Provider answered badly"),
             Self::UpstreamTimedOut => (S::GATEWAY_TIMEOUT, "upstream_timed_out", "Provider did not answer in time"),
         }
     }

@@ -1,59 +1,27 @@
 //! What is changed on the way to the provider and on the way back; everything else passes as it is.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use runit_core::SessionView;
 
+use crate::answer_policy::{self, BadAnswer};
 use crate::credentials::{COOKIE_PREFIX, foreign_cookies, without_tokens};
+use crate::request_policy;
 
-/// Names that a renter may not set: how the request came here is ours to say, and `Referer` may hold a token.
-const NOT_FROM_RENTERS: [&str; 14] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-prefix",
-    "x-forwarded-server",
-    "x-real-ip",
-    "x-client-ip",
-    "true-client-ip",
-    "x-scheme",
-    "via",
-    "referer",
-    "proxy-authorization",
-];
-
-/// Names that a provider may not set, for the browser would take them as the gateway's word.
-const NOT_FROM_PROVIDERS: [&str; 17] = [
-    "access-control-allow-origin",
-    "access-control-allow-credentials",
-    "access-control-allow-headers",
-    "access-control-allow-methods",
-    "access-control-expose-headers",
-    "access-control-max-age",
-    "access-control-allow-private-network",
-    "alt-svc",
-    "clear-site-data",
-    "nel",
-    "proxy-authenticate",
-    "report-to",
-    "reporting-endpoints",
-    "service-worker-allowed",
-    "strict-transport-security",
-    "expect-ct",
-    "server-timing",
-];
+/// Who passes this on, under a name that tells nothing (RFC 9110, section 7.6.3).
+const VIA: &str = "1.1 runit";
 
 /// Makes a renter's request the gateway's own towards the provider.
 ///
 /// Runs after Pingora's hop-by-hop strip: what is set here cannot be named away by the renter's `Connection`.
 pub(crate) fn to_provider(request: &mut RequestHeader, session: &SessionView) -> pingora::Result<()> {
-    let renters: Vec<HeaderName> =
-        request.headers.keys().filter(|name| is_renters_claim(name.as_str())).cloned().collect();
-    for name in renters {
+    let stripped: Vec<HeaderName> =
+        request.headers.keys().filter(|name| request_policy::strips(name)).cloned().collect();
+    for name in stripped {
         request.remove_header(&name);
     }
+    request.set_version(Version::HTTP_11);
+    request.insert_header(header::VIA, VIA)?;
     match foreign_cookies(&request.headers) {
         Some(cookies) => request.insert_header(header::COOKIE, cookies)?,
         None => drop(request.remove_header(&header::COOKIE)),
@@ -78,66 +46,29 @@ pub(crate) fn to_provider(request: &mut RequestHeader, session: &SessionView) ->
     Ok(())
 }
 
-/// `_` for `-` included: some servers take the two for the same.
-fn is_renters_claim(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    NOT_FROM_RENTERS.contains(&name.as_str()) || name.starts_with("cf-") || name.starts_with("x-runit-")
-}
-
-/// The provider broke the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadAnswer;
-
-/// Checks and cleans a provider's answer head. `upgrade` tells whether the request was a WebSocket handshake.
+/// Makes a provider's answer the gateway's own towards the renter. `to_upgrade` tells whether the request was a WebSocket
+/// handshake.
 ///
 /// # Errors
 /// [`BadAnswer`] for what must not reach the renter at all.
 pub(crate) fn to_renter(
     answer: &mut ResponseHeader,
     session: &SessionView,
-    upgrade: bool,
+    to_upgrade: bool,
     secure: bool,
 ) -> Result<(), BadAnswer> {
-    let status = answer.status;
-    let acceptable = match status {
-        StatusCode::SWITCHING_PROTOCOLS => upgrade,
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED => false,
-        _ => (100..=599).contains(&status.as_u16()),
-    };
-    if !acceptable {
-        return Err(BadAnswer);
-    }
-    let named = named_by_connection(&answer.headers);
-    for name in named {
-        if name != header::UPGRADE || status != StatusCode::SWITCHING_PROTOCOLS {
-            answer.remove_header(&name);
-        }
-    }
-    for name in NOT_FROM_PROVIDERS {
-        answer.remove_header(name);
-    }
-    if matches!(status, StatusCode::NO_CONTENT) {
-        answer.remove_header(&header::CONTENT_LENGTH);
+    answer_policy::clean(answer, to_upgrade)?;
+    if answer.status.is_informational() {
+        return Ok(());
     }
     clean_cookies(answer, session, secure);
     let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     if let Some(path) = location.and_then(|location| own_location(location, session)) {
-        answer.insert_header(header::LOCATION, path).map_err(|_| BadAnswer)?;
+        answer.insert_header(header::LOCATION, path).map_err(|_| BadAnswer("a location of other characters"))?;
     }
-    answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff").map_err(|_| BadAnswer)?;
+    // Cannot fail: both are plain ASCII.
+    let _ = answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     Ok(())
-}
-
-/// Header names that a `Connection` calls hop-by-hop (RFC 9110, section 7.6.1), those that frame the message apart.
-pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let protected = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONTENT_TYPE, header::HOST];
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&c| c == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| !protected.contains(name))
-        .collect()
 }
 
 /// Drops cookies that would be taken for ours or that name the tunnel, and widens none: no `Domain`.

@@ -12,12 +12,14 @@
 
 mod admin;
 mod answer;
+mod answer_policy;
 mod app;
 mod connection;
 mod counters;
 mod credentials;
 mod directory;
 mod events;
+mod fields;
 mod files;
 mod frames;
 mod gateway;

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::rate::RateCell;
-use runit_core::session::SessionStatus;
+use runit_core::session::Ending;
 use runit_core::{LeaseId, SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
@@ -135,7 +135,7 @@ impl LiveSession {
             return;
         }
         let lock_stands = same_lock(&old, &view);
-        let reason = if view.status == SessionStatus::Recycling { Cut::Released } else { Cut::LockedOut };
+        let reason = if view.ending == Some(Ending::Released) { Cut::Released } else { Cut::LockedOut };
         self.view.store(Arc::new(view));
         if !lock_stands {
             self.cut_all(reason);

@@ -13,6 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::answer::{Answer, Refusal};
+use crate::answer_policy::{BadAnswer, MAX_INTERIM};
 use crate::connection::Connection;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     admitted: Option<Admitted>,
     /// Set where the gateway fails a request after admission, for the answer.
     failed: Option<Refusal>,
+    /// Interim answers of the provider so far.
+    interim: usize,
     status: Option<StatusCode>,
 }
 
@@ -108,8 +111,17 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        headers::to_renter(answer, &admitted.view, false, self.gateway.secure)
-            .map_err(|_| Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, None, None))?;
+        ctx.interim += usize::from(answer.status.is_informational());
+        let cleaned = headers::to_renter(answer, &admitted.view, false, self.gateway.secure);
+        let flood = if ctx.interim > MAX_INTERIM { Err(BadAnswer("too many interim answers")) } else { Ok(()) };
+        if let Err(BadAnswer(reason)) = cleaned.and(flood) {
+            tracing::debug!(reason, "answer refused");
+            ctx.failed = Some(Refusal::UpstreamBroken);
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up());
+        }
+        if answer.status.is_informational() {
+            return Ok(());
+        }
         if let Some(quota) = admitted.session.quota() {
             answer.insert_header("RateLimit-Policy", quota.policy_field())?;
             answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
@@ -227,10 +239,11 @@ pub(crate) fn digest_with(connection: &Arc<Connection>) -> Result<ProxyDigest> {
 }
 
 fn refusal_for(error: &Error) -> Refusal {
-    use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    use ErrorType::{ConnectTimedout, InvalidHTTPHeader, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) => Refusal::BadRequest,
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => Refusal::UpstreamTimedOut,
+        (ErrorSource::Upstream, InvalidHTTPHeader) => Refusal::UpstreamBroken,
         _ => Refusal::UpstreamFailed,
     }
 }

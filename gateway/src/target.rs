@@ -3,6 +3,9 @@
 use percent_encoding::percent_decode;
 use runit_core::{AccessToken, SessionId};
 
+/// Layers of percent-encoding in a path. Jupyter's own clients use one.
+const MAX_LAYERS: usize = 4;
+
 /// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -35,14 +38,16 @@ pub(crate) enum BadTarget {
 /// Reads the path of a request target (origin form, RFC 9112, section 3.2.1), without its query.
 ///
 /// Dot segments are refused in every spelling rather than resolved: no client of Jupyter sends them, and a server
-/// behind us might resolve them differently.
+/// behind us might resolve them differently. Tunnels are known to decode a path once before Jupyter does (cloudflared
+/// 2026.8), so what is decided on is the path after as many decodings as change it.
 pub(crate) fn read(path: &[u8]) -> Result<Target, BadTarget> {
-    if path.first() != Some(&b'/') {
+    if path.first() != Some(&b'/') || path.contains(&b'#') {
         return Err(BadTarget::Malformed);
     }
-    let decoded: Vec<u8> = percent_decode(path).collect();
-    if decoded.contains(&0)
-        || decoded.split(|&c| c == b'/' || c == b'\\').any(|segment| matches!(segment, b"." | b".."))
+    let decoded = decoded(path).ok_or(BadTarget::Malformed)?;
+    let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+    if decoded.iter().any(|c| matches!(c, 0 | b'\r' | b'\n'))
+        || decoded.split(|&c| c == b'/' || c == b'\\').any(is_dots)
     {
         return Err(BadTarget::Malformed);
     }
@@ -58,6 +63,19 @@ pub(crate) fn read(path: &[u8]) -> Result<Target, BadTarget> {
         Some(inner) => place(inner),
     };
     Ok(Target::Session(id, place))
+}
+
+/// Without any percent-encoding that a server could still decode; `None` if there are more layers than anybody means.
+fn decoded(path: &[u8]) -> Option<Vec<u8>> {
+    let mut path = path.to_vec();
+    for _ in 0..MAX_LAYERS {
+        let next: Vec<u8> = percent_decode(&path).collect();
+        if next == path {
+            return Some(path);
+        }
+        path = next;
+    }
+    None
 }
 
 /// Tornado matches the decoded path; repeated slashes are folded here, so that no spelling slips through.
@@ -88,9 +106,18 @@ mod tests {
 
     #[test]
     fn session_paths_are_read_and_their_rest_is_free() {
-        for rest in
-            ["/", "/lab", "/api/contents/a%2Fb", "//x", "/files/a..b/...", "/api/shutdown/x", "/lab/tree/logout"]
-        {
+        for rest in [
+            "/",
+            "/lab",
+            "/api/contents/a%2Fb",
+            "//x",
+            "/files/a..b/...",
+            "/files/100%25",
+            "/files/%",
+            "/a%25b%09",
+            "/api/shutdown/x",
+            "/lab/tree/logout",
+        ] {
             assert_eq!(place_of(rest), Some(Place::Open), "{rest}");
         }
         assert_eq!(place_of(""), Some(Place::MissingSlash));
@@ -101,6 +128,8 @@ mod tests {
         for rest in
             ["/api/shutdown", "/api/shutdown/", "//api//shutdown", "/%61pi/shutdown", "/api%2Fshutdown", "/logout"]
         {
+            let twice = rest.replace('%', "%25");
+            assert_eq!(place_of(&twice), Some(Place::Closed), "{twice}");
             assert_eq!(place_of(rest), Some(Place::Closed), "{rest}");
         }
     }
@@ -108,6 +137,11 @@ mod tests {
     #[test]
     fn dot_segments_are_refused_in_every_spelling() {
         for rest in ["/..", "/../x", "/%2e%2e/x", "/.%2E/", "/./x", "/a/..%2f..", "/a%5c..%5cb", "/x\0", "/x%00"] {
+            for spelling in [rest.to_owned(), rest.replace('%', "%25"), rest.replace('%', "%25%32%35")] {
+                assert_eq!(session(&spelling), Err(BadTarget::Malformed), "{spelling}");
+            }
+        }
+        for rest in ["/x#/../", "/x%0d%0aY", "/x\nY", "/%252525252e"] {
             assert_eq!(session(rest), Err(BadTarget::Malformed), "{rest}");
         }
     }

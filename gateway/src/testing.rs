@@ -13,6 +13,7 @@ pub(crate) fn view(id: SessionId, revision: u64) -> SessionView {
         id,
         revision,
         status: SessionStatus::Ready,
+        ending: None,
         lock: None,
         upstream: UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).expect("valid"),
         credential: Secret::new("upstream"),

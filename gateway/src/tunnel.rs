@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::{HeaderName, StatusCode, Version, header};
+use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
@@ -24,28 +24,18 @@ use pingora_proxy::Session;
 use runit_core::SessionView;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::answer_policy::MAX_INTERIM;
 use crate::connection::{Connection, Cut};
+use crate::fields::named_by_connection;
 use crate::frames::{FrameScanner, close_frame};
 use crate::guard::Guard;
 use crate::headers;
 use crate::live::WebSocketPlace;
 
-/// Interim answers (1xx other than 101) that a provider may send before its final one.
-const MAX_INTERIM: usize = 8;
 /// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
 const SCRATCH: usize = 32 * 1024;
 /// A close frame is small, but the renter's socket may be full.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
-
-/// Hop-by-hop fields (RFC 9110, section 7.6.1); what the handshake needs of them is set anew.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-];
 
 /// A provider's answer to a handshake.
 pub(crate) enum Handshake {
@@ -91,19 +81,19 @@ pub(crate) async fn shake_hands(
                 return Ok(());
             }
         }
-        Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers"))
+        Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up())
     };
     tokio::time::timeout(answer_within, exchange)
         .await
         .map_err(|_| Error::explain(ErrorType::ReadTimedout, "no answer to the handshake"))??;
     let mut answer = provider.resp_header().cloned().ok_or_else(|| Error::new(ErrorType::InternalError))?;
     headers::to_renter(&mut answer, session, true, secure)
-        .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "broken answer to the handshake"))?;
+        .map_err(|bad| Error::explain(ErrorType::InvalidHTTPHeader, bad.0).into_up())?;
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
-        HOP_BY_HOP.iter().for_each(|name| drop(answer.remove_header(name)));
         return Ok(Handshake::Declined(Box::new(provider), Box::new(answer)));
     }
     answer.insert_header(header::CONNECTION, "Upgrade")?;
+    answer.insert_header(header::UPGRADE, "websocket")?;
     let mut head = BytesMut::from(&b"HTTP/1.1 101 Switching Protocols\r\n"[..]);
     answer.header_to_h1_wire(&mut head);
     head.extend_from_slice(b"\r\n");
@@ -117,8 +107,7 @@ pub(crate) async fn shake_hands(
 
 fn handshake_request(request: &RequestHeader, session: &SessionView) -> Result<RequestHeader> {
     let mut request = request.clone();
-    request.set_version(Version::HTTP_11);
-    for name in headers::named_by_connection(&request.headers).iter().chain(&HOP_BY_HOP) {
+    for name in &named_by_connection(&request.headers) {
         request.remove_header(name);
     }
     headers::to_provider(&mut request, session)?;

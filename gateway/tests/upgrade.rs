@@ -136,7 +136,7 @@ async fn an_operator_ends_a_lock_and_its_idle_websockets() {
     client.received.clear();
     assert_eq!(cut("sixteen characters").await.as_deref(), Some("200"));
     client.drain().await;
-    assert_eq!(client.received, [0x88, 2, 0x0f, 0xa1]);
+    assert_eq!(client.received, [0x88, 2, 0x0f, 0xa3], "taken away");
     assert!(house.log().contains("SESSION_CUT"), "{}", house.log());
     assert_eq!(cut("sixteen characters").await.as_deref(), Some("404"), "nobody holds it any more");
 }

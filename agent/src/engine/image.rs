@@ -55,17 +55,22 @@ pub(super) async fn ensure(docker: &Docker, settings: &runit_config::Container) 
         say(Line::ImageExists);
         return Ok(());
     }
+    build(docker, settings).await
+}
+
+/// Builds the image, in place of one that is there.
+pub(super) async fn build(docker: &Docker, settings: &runit_config::Container) -> Result<(), ImageError> {
     say(Line::BuildingImage { image: &settings.image });
     let mut build_args = settings.build_args.clone();
     if !build_args.contains_key("BASE") && is_there(docker, LOCAL_BASE).await? {
         build_args.insert("BASE".to_owned(), LOCAL_BASE.to_owned());
     }
-    build(docker, settings, build_args).await?;
+    build_with(docker, settings, build_args).await?;
     say(Line::ImageBuilt);
     Ok(())
 }
 
-async fn is_there(docker: &Docker, image: &str) -> Result<bool, ImageError> {
+pub(super) async fn is_there(docker: &Docker, image: &str) -> Result<bool, ImageError> {
     match docker.inspect_image(image).await {
         Ok(_) => Ok(true),
         Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
@@ -73,7 +78,7 @@ async fn is_there(docker: &Docker, image: &str) -> Result<bool, ImageError> {
     }
 }
 
-async fn build(
+async fn build_with(
     docker: &Docker,
     settings: &runit_config::Container,
     build_args: BTreeMap<String, String>,

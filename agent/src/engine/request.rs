@@ -3,6 +3,7 @@
 //! The golden test below fixes it as a whole: a change here is a change of the sandbox, and wants to be seen as one.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
@@ -11,6 +12,7 @@ use bollard::models::{
 use runit_core::SessionId;
 
 use super::Workspace;
+use crate::instance::Instance;
 
 /// Jupyter's port inside the container.
 pub(super) const PORT: &str = "8888/tcp";
@@ -30,10 +32,11 @@ pub fn base_path(session: SessionId) -> String {
 /// What the engine is asked for.
 ///
 /// No added or kept capability, no way to gain one, a read-only root with `/tmp` and the volume as the only places to
-/// write, no mount of the host, no device, the engine's default seccomp profile. The image brings its own init (tini).
+/// write, no mount of the host, no device, a network of its own, the engine's default seccomp profile. The image brings its own init (tini).
 pub(super) fn container(
     settings: &runit_config::Container,
-    instance: &str,
+    dns: &[IpAddr],
+    instance: &Instance,
     session: SessionId,
     workspace: &Workspace,
 ) -> ContainerCreateBody {
@@ -46,8 +49,8 @@ pub(super) fn container(
             format!("RUNIT_BASE_URL={}", base_path(session)),
         ]),
         exposed_ports: Some(vec![PORT.to_owned()]),
-        labels: Some(labels(instance)),
-        host_config: Some(host(settings, workspace)),
+        labels: Some(labels(instance.label())),
+        host_config: Some(host(settings, dns, instance, workspace)),
         ..Default::default()
     }
 }
@@ -57,7 +60,7 @@ pub(super) fn labels(instance: &str) -> HashMap<String, String> {
     HashMap::from([(INSTANCE_LABEL.to_owned(), instance.to_owned())])
 }
 
-fn host(settings: &runit_config::Container, workspace: &Workspace) -> HostConfig {
+fn host(settings: &runit_config::Container, dns: &[IpAddr], instance: &Instance, workspace: &Workspace) -> HostConfig {
     let memory_bytes = i64::try_from(settings.memory_bytes).unwrap_or(i64::MAX);
     HostConfig {
         memory: Some(memory_bytes),
@@ -77,6 +80,8 @@ fn host(settings: &runit_config::Container, workspace: &Workspace) -> HostConfig
             typ: Some(MountType::VOLUME),
             ..Default::default()
         }]),
+        network_mode: Some(instance.network()),
+        dns: (!dns.is_empty()).then(|| dns.iter().map(IpAddr::to_string).collect()),
         port_bindings: Some(HashMap::from([(
             PORT.to_owned(),
             Some(vec![PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) }]),
@@ -104,6 +109,7 @@ fn nano_cpus(cores: f64) -> i64 {
 mod tests {
     use super::*;
     use runit_core::Secret;
+    use std::path::Path;
 
     fn created() -> serde_json::Value {
         let session: SessionId = "6f1c2a7e-0d54-4d0c-9a58-0f3c5b9f4e11".parse().expect("an id");
@@ -112,7 +118,8 @@ mod tests {
             gate_secret: Secret::new("gate-secret"),
             jupyter_token: Secret::new("jupyter-token"),
         };
-        let body = container(&runit_config::Container::default(), "/var/lib/runit-agent", session, &workspace);
+        let instance = Instance::new(Path::new("/var/lib/runit-agent"), Some("runit-session"));
+        let body = container(&runit_config::Container::default(), &[], &instance, session, &workspace);
         serde_json::to_value(body).expect("JSON")
     }
 
@@ -140,6 +147,7 @@ mod tests {
                 "ReadonlyRootfs": true,
                 "Tmpfs": { "/tmp": "rw,noexec,nosuid,nodev,size=512m,mode=1777" },
                 "Mounts": [{ "Type": "volume", "Source": "runit-session-0011aabb", "Target": "/workspace" }],
+                "NetworkMode": "runit-session-net",
                 "PortBindings": { "8888/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "" }] },
                 "LogConfig": { "Type": "json-file", "Config": { "max-size": "1m", "max-file": "2" } },
                 "RestartPolicy": { "Name": "no" },

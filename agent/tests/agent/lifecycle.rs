@@ -94,7 +94,7 @@ async fn a_session_lives_from_start_to_stop_and_comes_back_clean() {
     assert_ne!(home.jupyter_token().await, jupyter_token);
     assert_eq!(second.status_of("api/status", &first.token).await, StatusCode::FORBIDDEN);
     assert_eq!(second.status_of("api/contents/marker", &second.token).await, StatusCode::NOT_FOUND);
-    assert_eq!(home.left_behind().await.len(), 2, "one container, one volume");
+    assert_eq!(home.left_behind().await.len(), 4, "a container, a volume, a network, rules");
 
     // The container dies under the renter: the same files, the same secret.
     second.save("kept").await;
@@ -161,13 +161,13 @@ async fn what_a_killed_agent_left_is_removed_and_its_session_continues() {
     killed.signal(Signal::KILL);
     killed.ends().await;
     let left = home.left_behind().await;
-    assert_eq!(left.len(), 2, "one container, one volume");
+    assert_eq!(left.len(), 4, "a container, a volume, a network, rules");
 
     let mut agent = home.start();
     let after = control.nth("POST", 2).await;
     assert_eq!(after.body["sessionId"], before.body["sessionId"]);
     assert_eq!(after.authorization, Some(format!("Bearer {PROVIDER_SECRET}")));
-    assert!(home.left_behind().await.iter().all(|now| !left.contains(now)));
+    assert!(home.left_behind().await[..2].iter().all(|now| !left.contains(now)), "container and volume are new");
 
     agent.signal(Signal::INT);
     assert_eq!(agent.ends().await.code(), Some(0));

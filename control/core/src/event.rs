@@ -1,9 +1,12 @@
 //! Security events: what goes into the audit trail, with names that alerts and operators can rely on.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::address::RenterAddress;
-use crate::id::{ProviderId, SessionId};
+use crate::id::{KeyId, ProviderId, SessionId};
+use crate::key::Operator;
 use crate::time::Timestamp;
 
 /// What happened.
@@ -28,7 +31,7 @@ pub enum EventKind {
     SessionReleased,
     /// The renter was absent for too long.
     SessionAutoUnlocked,
-    /// An operator ended the lock.
+    /// An operator took the session away from its renter.
     SessionCut,
     /// The session was deregistered, or its provider was silent for too long.
     SessionRemoved,
@@ -42,11 +45,21 @@ pub enum EventKind {
     BandwidthExceeded,
     /// An address sent more requests than its limit.
     RateLimited,
+    /// An operator's key that opens nothing, or not this.
+    OperatorDenied,
+    /// An operator made a key for an operator.
+    OperatorKeyCreated,
+    /// An operator revoked an operator's key.
+    OperatorKeyRevoked,
+    /// An operator made a key for a provider.
+    ProviderKeyCreated,
+    /// An operator revoked a provider's key.
+    ProviderKeyRevoked,
 }
 
 impl EventKind {
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::NewProviderRegistered,
         Self::InvalidProviderRegistration,
         Self::SuspiciousProviderUrl,
@@ -62,6 +75,11 @@ impl EventKind {
         Self::Bandwidth95Percent,
         Self::BandwidthExceeded,
         Self::RateLimited,
+        Self::OperatorDenied,
+        Self::OperatorKeyCreated,
+        Self::OperatorKeyRevoked,
+        Self::ProviderKeyCreated,
+        Self::ProviderKeyRevoked,
     ];
 
     /// The name in logs, in the store and as a metric label.
@@ -82,7 +100,25 @@ impl EventKind {
             Self::Bandwidth95Percent => "BANDWIDTH_95_PERCENT",
             Self::BandwidthExceeded => "BANDWIDTH_EXCEEDED",
             Self::RateLimited => "RATE_LIMITED",
+            Self::OperatorDenied => "OPERATOR_DENIED",
+            Self::OperatorKeyCreated => "OPERATOR_KEY_CREATED",
+            Self::OperatorKeyRevoked => "OPERATOR_KEY_REVOKED",
+            Self::ProviderKeyCreated => "PROVIDER_KEY_CREATED",
+            Self::ProviderKeyRevoked => "PROVIDER_KEY_REVOKED",
         }
+    }
+}
+
+/// A text that names no kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no kind of event")]
+pub struct UnknownKind;
+
+impl FromStr for EventKind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(UnknownKind)
     }
 }
 
@@ -99,12 +135,16 @@ pub struct SecurityEvent {
     pub provider: Option<ProviderId>,
     /// Where the request came from, where there was one.
     pub address: Option<RenterAddress>,
+    /// Which operator did it, where one did.
+    pub operator: Option<Operator>,
+    /// Which key it is about, where it is about one.
+    pub key: Option<KeyId>,
 }
 
 impl SecurityEvent {
     /// An event about nothing in particular yet.
     pub const fn new(kind: EventKind, at: Timestamp) -> Self {
-        Self { at, kind, session: None, provider: None, address: None }
+        Self { at, kind, session: None, provider: None, address: None, operator: None, key: None }
     }
 
     /// Names the session.
@@ -125,6 +165,20 @@ impl SecurityEvent {
     #[must_use]
     pub const fn address(mut self, address: RenterAddress) -> Self {
         self.address = Some(address);
+        self
+    }
+
+    /// Names the operator.
+    #[must_use]
+    pub const fn operator(mut self, operator: Operator) -> Self {
+        self.operator = Some(operator);
+        self
+    }
+
+    /// Names the key.
+    #[must_use]
+    pub const fn key(mut self, key: KeyId) -> Self {
+        self.key = Some(key);
         self
     }
 }

@@ -62,6 +62,10 @@ uuid_id! {
     /// A lease of bytes from a session's ledger; chosen by the node that asks, so that a repeated request is harmless.
     LeaseId
 }
+uuid_id! {
+    /// A key of an operator or a provider: what the audit trail names instead of the key.
+    KeyId
+}
 
 /// The text is not an id in its canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -8,8 +8,10 @@
 //! | --- | --- |
 //! | [`id`], [`secret`], [`time`], [`address`] | what a thing is called, and when and where from |
 //! | [`session`] | which state a session is in, and what may change it |
+//! | [`key`] | what operators and providers prove themselves with |
 //! | [`permit`] | whether a request may pass |
 //! | [`upstream`] | whether a URL may be registered and an address dialled |
+//! | [`query`] | what operators ask of the store |
 //! | [`ledger`] | how many bytes a session may still lease (kept durably by the store) |
 //! | [`budget`] | how many leased bytes a node may still spend (atomics, on the hot path) |
 //! | [`lease_book`] | which lease the spent bytes belong to |
@@ -21,10 +23,12 @@ pub mod authority;
 pub mod budget;
 pub mod event;
 pub mod id;
+pub mod key;
 pub mod lease_book;
 pub mod ledger;
 pub mod limit;
 pub mod permit;
+pub mod query;
 pub mod rate;
 pub mod secret;
 pub mod session;
@@ -39,7 +43,7 @@ pub mod upstream;
 pub use address::{LockMode, NetworkKey, RenterAddress};
 pub use authority::{Authority, DirectoryChange};
 pub use event::{EventKind, SecurityEvent};
-pub use id::{LeaseId, NodeId, ProviderId, SessionId};
+pub use id::{KeyId, LeaseId, NodeId, ProviderId, SessionId};
 pub use permit::{Permit, Presented, Rejection};
 pub use secret::{AccessToken, Secret, SecretHash};
 pub use session::{Lock, Session, SessionState, SessionStatus, SessionView};

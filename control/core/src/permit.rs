@@ -117,6 +117,7 @@ mod tests {
             id: SessionId::from_uuid(Uuid::from_u128(1)),
             revision: 1,
             status,
+            ending: None,
             lock,
             upstream: UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).expect("valid"),
             credential: Secret::new("upstream"),

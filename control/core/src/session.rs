@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use crate::address::{LockMode, RenterAddress};
-use crate::id::{ProviderId, SessionId};
+use crate::id::{KeyId, ProviderId, SessionId};
 use crate::permit::Rejection;
 use crate::secret::{Secret, SecretHash};
 use crate::time::Timestamp;
@@ -36,6 +36,8 @@ pub struct Session {
     pub provider: ProviderId,
     /// Hash of the secret that its agent proves itself with.
     pub provider_secret: SecretHash,
+    /// The provider's key that it was last registered with, where one was presented.
+    pub provider_key: Option<KeyId>,
     /// Where it is reached and how it presents itself.
     pub offer: Offer,
     /// Counted up with each change that the data plane must hear of.
@@ -79,6 +81,8 @@ pub enum SessionState {
     Recycling {
         /// Since when.
         since: Timestamp,
+        /// How the lock ended.
+        ending: Ending,
     },
     /// Gone; a tombstone.
     Removed {
@@ -87,6 +91,15 @@ pub enum SessionState {
         /// Whether the workspace was untouched then.
         clean: bool,
     },
+}
+
+/// How a lock ended, as far as its renter should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Given back: by the renter or in the renter's name, or the renter was absent.
+    Released,
+    /// An operator took it away.
+    Cut,
 }
 
 /// Who holds a session.
@@ -184,11 +197,13 @@ pub enum Change {
         /// How strictly the address is compared.
         mode: LockMode,
     },
+    /// An operator gives the session back in the renter's name.
+    ReleaseByOperator,
     /// The sweeper asks whether the renter has been gone for so long.
     RenterAbsent(Duration),
     /// The sweeper asks whether the provider has been silent for so long.
     ProviderSilent(Duration),
-    /// The operator ends the lock.
+    /// An operator takes the session away from its renter.
     Cut,
     /// The agent reports a new URL, a fresh workspace, or both.
     Refresh(Offer),
@@ -202,6 +217,7 @@ impl Session {
         id: SessionId,
         provider: ProviderId,
         provider_secret: SecretHash,
+        provider_key: Option<KeyId>,
         offer: Offer,
         cap_bytes: u64,
         now: Timestamp,
@@ -211,6 +227,7 @@ impl Session {
             id,
             provider,
             provider_secret,
+            provider_key,
             offer,
             revision: 1,
             registered_at: now,
@@ -228,6 +245,7 @@ impl Session {
         &mut self,
         provider: &ProviderId,
         provider_secret: SecretHash,
+        provider_key: Option<KeyId>,
         offer: Offer,
         now: Timestamp,
     ) -> Result<(), Refusal> {
@@ -239,10 +257,13 @@ impl Session {
             SessionState::Removed { clean, .. } if clean || fresh => {
                 self.state = SessionState::Ready { tokens: Vec::new() };
             }
-            SessionState::Removed { .. } => self.state = SessionState::Recycling { since: now },
+            SessionState::Removed { .. } => {
+                self.state = SessionState::Recycling { since: now, ending: Ending::Released };
+            }
             SessionState::Recycling { .. } if fresh => self.state = SessionState::Ready { tokens: Vec::new() },
             SessionState::Ready { .. } | SessionState::Locked(_) | SessionState::Recycling { .. } => {}
         }
+        self.provider_key = provider_key;
         self.offer = offer;
         self.provider_seen_at = now;
         self.revision += 1;
@@ -259,7 +280,7 @@ impl Session {
             Change::Claim(claim, mode) => self.claim(claim, mode, now)?,
             Change::Release { token, address, mode } => {
                 self.holder(token, address, mode)?;
-                self.state = SessionState::Recycling { since: now };
+                self.end_lock(Ending::Released, now)?;
             }
             Change::RenterHeartbeat { token, address, mode } => {
                 let lock = self.holder(token, address, mode)?;
@@ -273,15 +294,24 @@ impl Session {
                 }
                 self.remove(now)?;
             }
-            Change::Cut => {
-                let SessionState::Locked(_) = self.state else { return Err(self.wrong_state()) };
-                self.state = SessionState::Recycling { since: now };
-            }
+            Change::ReleaseByOperator => self.end_lock(Ending::Released, now)?,
+            Change::Cut => self.end_lock(Ending::Cut, now)?,
             Change::Refresh(offer) => self.refresh(offer, now)?,
             Change::Remove => self.remove(now)?,
         }
         self.revision += 1;
         Ok(())
+    }
+
+    /// The store was restored from a backup. Who has been here since is unknown: the lock ends, the tokens die, and the
+    /// workspace counts as used.
+    pub fn restored(&mut self, now: Timestamp) {
+        let since = match self.state {
+            SessionState::Removed { since, .. } => since,
+            _ => now,
+        };
+        self.state = SessionState::Removed { since, clean: false };
+        self.revision += 1;
     }
 
     /// The state without its data.
@@ -302,6 +332,14 @@ impl Session {
         }
     }
 
+    /// How the last lock ended, until the workspace is fresh.
+    pub const fn ending(&self) -> Option<Ending> {
+        match self.state {
+            SessionState::Recycling { ending, .. } => Some(ending),
+            _ => None,
+        }
+    }
+
     /// The path that the session's Jupyter lives under: `/s/<id>/`.
     pub fn base_path(&self) -> String {
         base_path(self.id)
@@ -313,6 +351,7 @@ impl Session {
             id: self.id,
             revision: self.revision,
             status: self.status(),
+            ending: self.ending(),
             lock: self.lock().cloned(),
             upstream: self.offer.upstream.clone(),
             credential,
@@ -377,7 +416,12 @@ impl Session {
         if now.since(lock.renter_seen_at) < limit {
             return Err(Refusal::StillPresent);
         }
-        self.state = SessionState::Recycling { since: now };
+        self.end_lock(Ending::Released, now)
+    }
+
+    fn end_lock(&mut self, ending: Ending, now: Timestamp) -> Result<(), Refusal> {
+        let SessionState::Locked(_) = self.state else { return Err(self.wrong_state()) };
+        self.state = SessionState::Recycling { since: now, ending };
         Ok(())
     }
 
@@ -422,6 +466,8 @@ pub struct SessionView {
     pub revision: u64,
     /// The state without its data.
     pub status: SessionStatus,
+    /// How the last lock ended, until the workspace is fresh.
+    pub ending: Option<Ending>,
     /// The lock, while there is one.
     pub lock: Option<Lock>,
     /// Where it is reached.

@@ -3,11 +3,15 @@
 //! A store adds durability and atomicity, no rules: it loads a [`Session`] or a [`Ledger`], calls its method, and
 //! keeps the outcome in one transaction. When a method answers, its effect survives the process.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
-use crate::event::SecurityEvent;
-use crate::id::{NodeId, ProviderId, SessionId};
+use crate::event::{EventKind, SecurityEvent};
+use crate::id::{KeyId, NodeId, ProviderId, SessionId};
+use crate::key::Key;
 use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent};
+use crate::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
@@ -54,6 +58,8 @@ pub struct Registration {
     pub provider: ProviderId,
     /// Hash of the secret that proves it; for a new session, the one just issued.
     pub provider_secret: SecretHash,
+    /// The key that the provider presented, if it did.
+    pub provider_key: Option<KeyId>,
     /// What is offered.
     pub offer: Offer,
     /// The cap of a new session; one that is known keeps its own.
@@ -128,4 +134,40 @@ pub trait Store: Send + Sync + 'static {
 
     /// The last `limit` events, oldest first.
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError>;
+
+    /// At most `limit` events that pass the filter, in the order that `from` says.
+    async fn find_events(
+        &self,
+        filter: EventFilter,
+        from: EventsFrom,
+        limit: u32,
+    ) -> Result<Vec<PlacedEvent>, StoreError>;
+
+    /// How many events of each kind there were since then, in steps of so long; each step by its beginning.
+    async fn count_events(
+        &self,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<(Timestamp, EventKind, u64)>, StoreError>;
+
+    /// These sessions, tombstones too, with their ledgers brought to `now`. Names that are unknown are passed over.
+    async fn records(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<Vec<(Session, Ledger)>, StoreError>;
+
+    /// The sessions that ever leased a byte and are not forgotten.
+    async fn sessions_with_ledgers(&self) -> Result<Vec<SessionId>, StoreError>;
+
+    /// What is known of each provider, by name.
+    async fn providers(&self) -> Result<Vec<ProviderRecord>, StoreError>;
+
+    /// Keeps a new key.
+    async fn add_key(&self, key: Key) -> Result<(), StoreError>;
+
+    /// Revokes a key ([`Key::revoke`]) and answers it as it is then.
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError>;
+
+    /// All keys, revoked ones too, oldest first.
+    async fn keys(&self) -> Result<Vec<Key>, StoreError>;
+
+    /// Writes something of no consequence, to see whether the store can be written to.
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
 }

@@ -1,6 +1,7 @@
 //! Points in time as the ledger and the audit trail keep them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,21 @@ impl fmt::Display for Timestamp {
         write!(f, "{instant:.3}")
     }
 }
+
+/// Takes RFC 3339 with any offset; fractions of a millisecond are cut off.
+impl FromStr for Timestamp {
+    type Err = InvalidTime;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTime> {
+        let instant: jiff::Timestamp = text.parse().map_err(|_| InvalidTime)?;
+        u64::try_from(instant.as_millisecond()).map(Self).map_err(|_| InvalidTime)
+    }
+}
+
+/// The text is no time since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time such as 2026-11-22T08:00:00Z")]
+pub struct InvalidTime;
 
 /// Where the time comes from: the system at the edge, a stepped value in tests.
 pub trait Clock: Send + Sync {
@@ -83,6 +99,16 @@ mod tests {
     fn timestamps_are_written_as_iso_8601_in_utc() {
         assert_eq!(Timestamp::from_unix_ms(1_795_334_400_007).to_string(), "2026-11-22T08:00:00.007Z");
         assert_eq!(Timestamp::from_unix_ms(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn times_that_were_written_can_be_read_and_others_are_refused() {
+        let written = Timestamp::from_unix_ms(1_795_334_400_007);
+        assert_eq!(written.to_string().parse(), Ok(written));
+        assert_eq!("2026-11-22T09:00:00.007+01:00".parse(), Ok(written));
+        for other in ["", "yesterday", "2026-11-22", "1969-12-31T23:59:59Z"] {
+            assert_eq!(other.parse::<Timestamp>(), Err(InvalidTime), "{other}");
+        }
     }
 
     #[test]

@@ -9,20 +9,21 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, StreamExt};
+use runit_core::RenterAddress;
 use tokio::sync::watch;
 
 use super::Api;
 use super::problem::Problem;
 use super::request::Peer;
 use crate::control::Control;
-use crate::occupancy::Occupancy;
+use crate::occupancy::{Occupancy, Place};
 
 /// Changes that come this close after each other make one event.
 const COALESCE: Duration = Duration::from_millis(100);
 /// Changes that are taken at once.
 const CHANGES: usize = 1_024;
 /// A comment after so long without an event keeps proxies from closing the stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Streams that one network may have open: each is a browser's tab.
 const STREAMS_PER_NETWORK: usize = 20;
 /// Streams that may be open at all.
@@ -41,9 +42,19 @@ impl LiveList {
         Arc::new(Self { json, open: Occupancy::new(STREAMS, STREAMS_PER_NETWORK), stop })
     }
 
+    /// A place for one more stream of any kind, if this network may have one.
+    pub(super) fn enter(&self, from: RenterAddress) -> Result<Place, Problem> {
+        self.open.enter(from.network()).ok_or(Problem::TooManyStreams)
+    }
+
+    /// Resolves when streams have to end.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut stop = self.stop.clone();
+        async move { stop.wait_for(|&stopped| stopped).await.map_or((), drop) }
+    }
+
     /// Keeps the list as the directory is; ends when the control plane stops.
     pub(crate) async fn follow(self: Arc<Self>, control: Control) {
-        let mut stop = self.stop.clone();
         // Whatever has changed by now makes one list.
         let mut changes = control.sessions.directory.watch().ready_chunks(CHANGES);
         let follow = async {
@@ -59,23 +70,21 @@ impl LiveList {
         };
         tokio::select! {
             () = follow => {}
-            _ = stop.wait_for(|&stopped| stopped) => {}
+            () = self.stopped() => {}
         }
     }
 }
 
 pub(super) async fn events(State(api): State<Api>, Peer(from): Peer) -> Result<impl IntoResponse, Problem> {
-    let place = api.live.open.enter(from.network()).ok_or(Problem::TooManyStreams)?;
+    let place = api.live.enter(from)?;
     let mut json = api.live.json.subscribe();
     json.mark_changed(); // the list as it is now comes first
-    let mut stop = api.live.stop.clone();
     let lists = stream::unfold((json, place), |(mut json, place)| async move {
         json.changed().await.ok()?;
         let list = Arc::clone(&json.borrow_and_update());
         Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, place)))
     });
-    let lists = lists.take_until(async move { stop.wait_for(|&stopped| stopped).await.map(drop) });
-    let events = Sse::new(lists).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let events = Sse::new(lists.take_until(api.live.stopped())).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(header::CACHE_CONTROL, "no-store")], events))
 }
 

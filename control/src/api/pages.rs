@@ -2,36 +2,47 @@
 
 use std::sync::LazyLock;
 
+use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sha2::{Digest, Sha256};
 
-/// Scripts and styles are the page's own files; pictures too, or `data:` (the empty icon).
-const POLICY: HeaderValue = HeaderValue::from_static(
+use super::problem::Problem;
+
+/// Scripts and styles are the page's own files; pictures too, or `data:` (the empty icon). Forms go to ourselves.
+pub(super) const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+     base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 );
 
 struct Page {
+    name: &'static str,
     body: &'static [u8],
-    media_type: HeaderValue,
+    media_type: &'static str,
     tag: LazyLock<String>,
 }
 
-static INDEX: Page = Page {
-    body: include_bytes!("../../../renter/index.html"),
-    media_type: HeaderValue::from_static("text/html; charset=utf-8"),
-    tag: LazyLock::new(|| tag(INDEX.body)),
-};
-static SCRIPT: Page = Page {
-    body: include_bytes!("../../../renter/app.js"),
-    media_type: HeaderValue::from_static("text/javascript; charset=utf-8"),
-    tag: LazyLock::new(|| tag(SCRIPT.body)),
-};
-static STYLE: Page = Page {
-    body: include_bytes!("../../../renter/style.css"),
-    media_type: HeaderValue::from_static("text/css; charset=utf-8"),
-    tag: LazyLock::new(|| tag(STYLE.body)),
+/// The files of `renter/`, each with its media type.
+macro_rules! pages {
+    ($($name:literal: $media_type:literal),* $(,)?) => {
+        [$(Page {
+            name: $name,
+            body: include_bytes!(concat!("../../../renter/", $name)),
+            media_type: $media_type,
+            tag: LazyLock::new(|| tag(include_bytes!(concat!("../../../renter/", $name)))),
+        }),*]
+    };
+}
+
+static PAGES: [Page; 8] = pages! {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "api.js": "text/javascript; charset=utf-8",
+    "format.js": "text/javascript; charset=utf-8",
+    "pulse.js": "text/javascript; charset=utf-8",
+    "rental.js": "text/javascript; charset=utf-8",
+    "sessions.js": "text/javascript; charset=utf-8",
 };
 
 pub(super) async fn banner() -> &'static str {
@@ -43,15 +54,18 @@ pub(super) async fn to_index() -> Redirect {
 }
 
 pub(super) async fn index(headers: HeaderMap) -> Response {
-    INDEX.answer(&headers)
+    page("index.html", &headers)
 }
 
-pub(super) async fn script(headers: HeaderMap) -> Response {
-    SCRIPT.answer(&headers)
+pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    page(&name, &headers)
 }
 
-pub(super) async fn style(headers: HeaderMap) -> Response {
-    STYLE.answer(&headers)
+fn page(name: &str, headers: &HeaderMap) -> Response {
+    match PAGES.iter().find(|page| page.name == name) {
+        Some(page) => page.answer(headers),
+        None => Problem::NotFound.into_response(),
+    }
 }
 
 impl Page {
@@ -61,7 +75,7 @@ impl Page {
             (header::ETAG, HeaderValue::try_from(self.tag.as_str()).ok()),
             (header::CACHE_CONTROL, Some(HeaderValue::from_static("no-cache"))),
             (header::CONTENT_SECURITY_POLICY, Some(POLICY)),
-            (header::CONTENT_TYPE, Some(self.media_type.clone())),
+            (header::CONTENT_TYPE, Some(HeaderValue::from_static(self.media_type))),
         ];
         let mut response = match is_known(request, &self.tag) {
             true => StatusCode::NOT_MODIFIED.into_response(),

@@ -61,7 +61,7 @@ pub(crate) enum Problem {
 pub(crate) struct ProblemCode(pub(crate) &'static str);
 
 impl Problem {
-    const fn row(&self) -> (StatusCode, &'static str, &'static str) {
+    pub(super) const fn row(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::InvalidPayload(_) => (StatusCode::BAD_REQUEST, "invalid_payload", "invalid payload"),
             Self::InvalidPublicUrl => (StatusCode::BAD_REQUEST, "invalid_public_url", "invalid public URL"),

@@ -89,10 +89,16 @@ async fn give_back(api: Api, token: AccessToken, from: RenterAddress) -> Answer 
 }
 
 async fn standing(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
-    let (session, standing) = api.control.usage(&token, from).await?;
-    Ok(Json(json!({
+    Ok(Json(usage_of(&api, &token, from).await?))
+}
+
+/// The answer of `GET /renter/usage`, also sent as an event.
+pub(super) async fn usage_of(api: &Api, token: &AccessToken, from: RenterAddress) -> Result<Value, Problem> {
+    let (session, standing) = api.control.usage(token, from).await?;
+    Ok(json!({
         "sessionId": session.id,
         "status": session.status().as_str(),
+        "lockedAt": session.lock().map(|lock| lock.taken_at.to_string()),
         "usedIn": standing.used.bytes_in,
         "usedOut": standing.used.bytes_out,
         "forfeited": standing.used.forfeited,
@@ -101,10 +107,10 @@ async fn standing(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
         "remaining": standing.remaining,
         "nextFreeAt": standing.next_free_at.map(|at| at.to_string()),
         "windowSeconds": WINDOW.as_secs(),
-    })))
+    }))
 }
 
-fn parse(token: &str) -> Result<AccessToken, Problem> {
+pub(super) fn parse(token: &str) -> Result<AccessToken, Problem> {
     AccessToken::parse(token).ok_or(Problem::UnknownToken)
 }
 
@@ -115,7 +121,7 @@ fn redirect(api: &Api, token: Option<AccessToken>) -> Result<impl IntoResponse +
 }
 
 /// The hand-over link: the one URL of ours that holds a token.
-fn access_url(api: &Api, token: &AccessToken) -> String {
+pub(super) fn access_url(api: &Api, token: &AccessToken) -> String {
     let settings = api.control.settings.load();
     let gateway = settings.gateway.public_url.as_str();
     format!("{}/access/{}", gateway.trim_end_matches('/'), token.expose())

@@ -13,7 +13,7 @@ fn session(number: u128) -> Session {
         pricing: None,
     };
     let id = SessionId::from_uuid(Uuid::from_u128(number));
-    Session::register(id, "p".parse().unwrap(), SecretHash::of("s"), offer, 1, Timestamp::default())
+    Session::register(id, "p".parse().unwrap(), SecretHash::of("s"), None, offer, 1, Timestamp::default())
 }
 
 fn removed(mut session: Session) -> Session {

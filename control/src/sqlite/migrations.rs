@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema::OpenError;
 
 /// In order; the first one makes version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1_first.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1_first.sql"), include_str!("migrations/2_operators.sql")];
 
 /// The version that this program brings a file to.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -39,7 +39,8 @@ fn apply_next(db: &mut Connection, migrations: &[&str]) -> Result<bool, OpenErro
     Ok(true)
 }
 
-fn version(db: &Connection) -> rusqlite::Result<i64> {
+/// How many migrations the file has had.
+pub(super) fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
-use runit_core::{LeaseId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
+use runit_core::{KeyId, LeaseId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
 use rusqlite::Row;
 use url::Url;
 use uuid::Uuid;
@@ -24,6 +24,10 @@ pub(super) fn id(value: SessionId) -> [u8; 16] {
     value.as_uuid().into_bytes()
 }
 
+pub(super) fn key(value: KeyId) -> [u8; 16] {
+    value.as_uuid().into_bytes()
+}
+
 /// Reads columns by name.
 pub(super) trait Columns {
     fn unsigned(&self, column: &str) -> Result<u64, DbError>;
@@ -33,6 +37,8 @@ pub(super) trait Columns {
     fn session(&self, column: &str) -> Result<SessionId, DbError>;
     fn lease(&self, column: &str) -> Result<LeaseId, DbError>;
     fn node(&self, column: &str) -> Result<NodeId, DbError>;
+    fn optional_key(&self, column: &str) -> Result<Option<KeyId>, DbError>;
+    fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, DbError>;
     fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError>;
 }
 
@@ -63,6 +69,14 @@ impl Columns for Row<'_> {
 
     fn node(&self, column: &str) -> Result<NodeId, DbError> {
         uuid(self, column).map(NodeId::from_uuid)
+    }
+
+    fn optional_key(&self, column: &str) -> Result<Option<KeyId>, DbError> {
+        Ok(self.get::<_, Option<[u8; 16]>>(column)?.map(|bytes| KeyId::from_uuid(Uuid::from_bytes(bytes))))
+    }
+
+    fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, DbError> {
+        self.get::<_, Option<i64>>(column)?.map(|_| self.time(column)).transpose()
     }
 
     fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError> {

@@ -28,6 +28,14 @@ pub enum OpenError {
         /// Version of this program.
         known: i64,
     },
+    /// Written by an older version, and not to be changed now.
+    #[error("the database has schema version {found}, not {known}: a start of the node brings it there")]
+    Older {
+        /// Version of the file.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
     /// A thread could not be started.
     #[error("cannot start the store's thread")]
     Thread(#[source] io::Error),

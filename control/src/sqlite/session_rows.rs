@@ -2,11 +2,11 @@
 //!
 //! Invariant: `tokens` holds exactly the hashes that a session's state names.
 
-use runit_core::session::{Lock, Offer, Session, SessionState, SessionStatus};
+use runit_core::session::{Ending, Lock, Offer, Session, SessionState, SessionStatus};
 use runit_core::{SecretHash, SessionId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::rows::{Columns, id, integer, time, upstream};
+use super::rows::{Columns, id, integer, key, time, upstream};
 use super::worker::DbError;
 
 pub(super) fn by_id(db: &Connection, session: SessionId) -> Result<Option<Session>, DbError> {
@@ -22,7 +22,16 @@ pub(super) fn by_token(db: &Connection, token: SecretHash) -> Result<Option<Sess
 }
 
 pub(super) fn live(db: &Connection) -> Result<Vec<Session>, DbError> {
-    let mut statement = db.prepare_cached("SELECT * FROM sessions WHERE status <> 'REMOVED'")?;
+    several(db, "SELECT * FROM sessions WHERE status <> 'REMOVED'")
+}
+
+/// Tombstones too.
+pub(super) fn all(db: &Connection) -> Result<Vec<Session>, DbError> {
+    several(db, "SELECT * FROM sessions")
+}
+
+fn several(db: &Connection, sql: &str) -> Result<Vec<Session>, DbError> {
+    let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {
@@ -68,10 +77,10 @@ pub(super) fn insert(db: &Connection, session: &Session) -> Result<(), DbError> 
         db,
         "INSERT INTO sessions (id, provider, provider_secret, upstream, sealed_credential, credential_hash, hardware,
              pricing, revision, registered_at, provider_seen_at, cap_bytes, status, address, cookie, taken_at,
-             renter_seen_at, since, clean)
+             renter_seen_at, since, clean, provider_key, ending)
          VALUES (:id, :provider, :provider_secret, :upstream, :sealed_credential, :credential_hash, :hardware,
              :pricing, :revision, :registered_at, :provider_seen_at, :cap_bytes, :status, :address, :cookie, :taken_at,
-             :renter_seen_at, :since, :clean)",
+             :renter_seen_at, :since, :clean, :provider_key, :ending)",
         session,
     )?;
     insert_tokens(db, session)
@@ -85,7 +94,8 @@ pub(super) fn update(db: &Connection, before: &Session, after: &Session) -> Resu
              sealed_credential = :sealed_credential, credential_hash = :credential_hash, hardware = :hardware,
              pricing = :pricing, revision = :revision, registered_at = :registered_at,
              provider_seen_at = :provider_seen_at, cap_bytes = :cap_bytes, status = :status, address = :address,
-             cookie = :cookie, taken_at = :taken_at, renter_seen_at = :renter_seen_at, since = :since, clean = :clean
+             cookie = :cookie, taken_at = :taken_at, renter_seen_at = :renter_seen_at, since = :since, clean = :clean,
+             provider_key = :provider_key, ending = :ending
          WHERE id = :id",
         after,
     )?;
@@ -131,7 +141,7 @@ fn one(db: &Connection, sql: &str, key: &[u8]) -> Result<Option<Session>, DbErro
 fn write(db: &Connection, sql: &str, session: &Session) -> Result<(), DbError> {
     let lock = session.lock();
     let (since, clean) = match session.state {
-        SessionState::Recycling { since } => (Some(since), None),
+        SessionState::Recycling { since, .. } => (Some(since), None),
         SessionState::Removed { since, clean } => (Some(since), Some(clean)),
         SessionState::Ready { .. } | SessionState::Locked(_) => (None, None),
     };
@@ -155,6 +165,8 @@ fn write(db: &Connection, sql: &str, session: &Session) -> Result<(), DbError> {
         ":renter_seen_at": lock.map(|lock| time(lock.renter_seen_at)),
         ":since": since.map(time),
         ":clean": clean,
+        ":provider_key": session.provider_key.map(key),
+        ":ending": session.ending().map(ending),
     })?;
     Ok(())
 }
@@ -189,6 +201,7 @@ fn session(db: &Connection, row: &Row<'_>) -> Result<Session, DbError> {
         id,
         provider,
         provider_secret: row.hash("provider_secret")?,
+        provider_key: row.optional_key("provider_key")?,
         offer,
         revision: row.unsigned("revision")?,
         registered_at: row.time("registered_at")?,
@@ -208,9 +221,24 @@ fn state(db: &Connection, session: SessionId, row: &Row<'_>) -> Result<SessionSt
             taken_at: row.time("taken_at")?,
             renter_seen_at: row.time("renter_seen_at")?,
         }),
-        SessionStatus::Recycling => SessionState::Recycling { since: row.time("since")? },
+        SessionStatus::Recycling => {
+            SessionState::Recycling { since: row.time("since")?, ending: ending_of(row.get("ending")?)? }
+        }
         SessionStatus::Removed => SessionState::Removed { since: row.time("since")?, clean: row.get("clean")? },
     })
+}
+
+const fn ending(value: Ending) -> &'static str {
+    match value {
+        Ending::Released => "RELEASED",
+        Ending::Cut => "CUT",
+    }
+}
+
+fn ending_of(text: Option<String>) -> Result<Ending, DbError> {
+    let Some(text) = text else { return Ok(Ending::Released) };
+    let known = [Ending::Released, Ending::Cut].into_iter().find(|one| ending(*one) == text);
+    known.ok_or(DbError::Damaged("how a lock ended"))
 }
 
 fn tokens(db: &Connection, session: SessionId) -> Result<Vec<SecretHash>, DbError> {
@@ -223,7 +251,7 @@ fn tokens(db: &Connection, session: SessionId) -> Result<Vec<SecretHash>, DbErro
     Ok(tokens)
 }
 
-fn status(row: &Row<'_>) -> Result<SessionStatus, DbError> {
+pub(super) fn status(row: &Row<'_>) -> Result<SessionStatus, DbError> {
     let text: String = row.get("status")?;
     [SessionStatus::Ready, SessionStatus::Locked, SessionStatus::Recycling, SessionStatus::Removed]
         .into_iter()

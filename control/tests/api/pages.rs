@@ -1,9 +1,11 @@
 //! The banner, the renter's pages, and the headers of every answer.
 
+use std::collections::HashSet;
+
 use reqwest::Method;
 use serde_json::json;
 
-use crate::app::{TestApp, json_type, offer};
+use crate::app::{TestApp, json_type, offer, offer_with};
 
 #[tokio::test]
 async fn the_banner_is_the_predecessors() {
@@ -19,6 +21,7 @@ async fn the_pages_are_served_with_tags_and_a_strict_policy() {
     for (path, media_type) in [
         ("/renter/", "text/html; charset=utf-8"),
         ("/renter/app.js", "text/javascript; charset=utf-8"),
+        ("/renter/rental.js", "text/javascript; charset=utf-8"),
         ("/renter/style.css", "text/css; charset=utf-8"),
     ] {
         let answer = client.get(path).await;
@@ -38,6 +41,68 @@ async fn the_pages_are_served_with_tags_and_a_strict_policy() {
     }
     let redirect = client.get("/renter").await;
     assert_eq!((redirect.status.as_u16(), redirect.header("location")), (308, "/renter/"));
+}
+
+#[tokio::test]
+async fn the_pages_load_nothing_that_is_not_served_and_stay_small() {
+    let app = TestApp::start().await;
+    let client = app.client(1);
+    let index = client.get("/renter/").await.text;
+    let mut bytes = index.len();
+    let mut open: Vec<String> = quoted(&index);
+    let mut seen = HashSet::new();
+    while let Some(name) = open.pop() {
+        if seen.insert(name.clone()) {
+            let file = client.get(&format!("/renter/{name}")).await;
+            file.expect_status(200);
+            bytes += file.text.len();
+            open.extend(quoted(&file.text));
+        }
+    }
+    assert!(seen.contains("pulse.js") && seen.len() >= 7, "{seen:?}");
+    assert!(bytes < 100_000, "{bytes} bytes");
+    client.get("/renter/missing.js").await.expect_problem(404, "not found", "not_found");
+}
+
+/// File names in quotes, with or without `./` before them.
+fn quoted(text: &str) -> Vec<String> {
+    let words = text.split('"').map(|word| word.strip_prefix("./").unwrap_or(word));
+    words
+        .filter(|word| !word.contains(['/', ' ', '\n']) && (word.ends_with(".js") || word.ends_with(".css")))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn without_javascript_sessions_are_listed_and_connected() {
+    let app = TestApp::start().await;
+    let client = app.client(1);
+    let empty = client.get("/renter/plain").await;
+    assert_eq!(empty.header("content-type"), "text/html; charset=utf-8");
+    assert!(empty.text.contains("No session is free"), "{}", empty.text);
+    let hostile = json!({ "hardware": { "gpu": "<script>alert(1)</script>" }, "pricing": "\"><img src=x>" });
+    let session = client.post("/provider/session", offer_with(hostile)).await.expect(200);
+    let id = session["sessionId"].as_str().unwrap();
+    let list = client.get("/renter/plain").await;
+    assert!(list.text.contains("&lt;script&gt;alert(1)") && list.text.contains(id), "{}", list.text);
+    assert!(!list.text.contains("<script") && !list.text.contains("<img"), "{}", list.text);
+    assert!(list.header("content-security-policy").contains("form-action 'self'"));
+    assert_eq!(list.header("cache-control"), "no-store");
+    assert_eq!(list.header("referrer-policy"), "same-origin", "else browsers send forms with `Origin: null`");
+
+    let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
+    let connect = async |headers: &[(&'static str, String)]| {
+        client.send(Method::POST, "/renter/plain", headers, Some(format!("sessionId={id}"))).await
+    };
+    let foreign = connect(&[form.clone(), ("origin", "https://evil.example".into())]).await;
+    foreign.expect_problem(403, "cross-origin request refused", "foreign_origin");
+    let given = connect(std::slice::from_ref(&form)).await;
+    given.expect_status(200);
+    let link =
+        given.text.split("href=\"https://gateway.example/access/").nth(1).expect("a link").split('"').next().unwrap();
+    app.claim(link, 1, None).await.expect("the link's token takes the session");
+    let late = connect(&[form]).await;
+    assert!(late.text.contains("Somebody was faster"), "{}", late.text);
 }
 
 #[tokio::test]

@@ -138,20 +138,15 @@ async fn usage_is_told_by_direction_without_side_effects_and_over_the_cap() {
     let usage = async || renter.get(&format!("/renter/usage/{}", session.token)).await.expect(200);
     let before = usage().await;
     assert_eq!((&before["status"], &before["nextFreeAt"]), (&json!("READY"), &Value::Null), "an unused token");
+    assert_eq!(before["lockedAt"], Value::Null);
     app.claim(&session.token, 2, None).await.unwrap();
 
-    let id: SessionId = session.id.parse().unwrap();
-    let lease = LeaseId::from_uuid(Uuid::from_u128(1));
-    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session: id, want: 1_000 };
-    let granted = app.authority().lease(request).await.unwrap().granted;
-    assert_eq!(granted, 1_000);
-    let report = LeaseReport { lease, session: id, sequence: 1, bytes_in: 300, bytes_out: 700, closing: true };
-    app.authority().settle(vec![report]).await.unwrap();
+    spend(&app, &session.id, 300, 700).await;
 
     app.step(Duration::from_secs(30));
     let after = usage().await;
     let expected = json!({
-        "sessionId": session.id, "status": "LOCKED", "usedIn": 300, "usedOut": 700, "forfeited": 0, "reserved": 0,
+        "sessionId": session.id, "status": "LOCKED", "lockedAt": "2026-11-22T08:00:00.000Z", "usedIn": 300, "usedOut": 700, "forfeited": 0, "reserved": 0,
         "cap": 1_000, "remaining": 0, "nextFreeAt": "2026-11-23T08:05:00.000Z", "windowSeconds": 86_400,
     });
     assert_eq!(after, expected);
@@ -175,6 +170,35 @@ async fn the_live_list_begins_with_all_and_follows_changes() {
 }
 
 #[tokio::test]
+async fn the_stream_of_usage_follows_the_ledger_and_ends_with_the_lock() {
+    let app = TestApp::with(|settings| settings.quota.cap_bytes = 1_000).await;
+    let session = app.register().await;
+    let path = format!("/renter/usage/{}/events", session.token);
+    let mut stream = app.client(2).open(&path).await;
+    assert_eq!(next_event(&mut stream, "usage").await["status"], "READY");
+    app.claim(&session.token, 2, None).await.unwrap();
+    let locked = next_event(&mut stream, "usage").await;
+    assert_eq!((&locked["status"], &locked["usedOut"]), (&json!("LOCKED"), &json!(0)));
+    spend(&app, &session.id, 300, 700).await;
+    let used = next_event(&mut stream, "usage").await;
+    assert_eq!((&used["usedIn"], &used["usedOut"]), (&json!(300), &json!(700)));
+    let asked = app.client(2).get(&format!("/renter/usage/{}", session.token)).await.expect(200);
+    assert_eq!(used, asked, "the stream says what the call says");
+
+    app.client(3).get(&path).await.expect_problem(403, "IP mismatch - access denied", "ip_mismatch");
+    app.client(3).get(&format!("/renter/usage/{UNKNOWN}/events")).await.expect_problem(
+        404,
+        "Invalid or expired token",
+        "unknown_token",
+    );
+    let release = format!("/renter/release/{}", session.token);
+    app.client(2).send(Method::POST, &release, &[], None).await.expect(200);
+    let refused = next_event(&mut stream, "refused").await;
+    assert_eq!(refused, json!({ "error": "Invalid or expired token", "code": "unknown_token" }));
+    assert!(stream.chunk().await.unwrap().is_none(), "nothing follows a refusal");
+}
+
+#[tokio::test]
 async fn open_streams_are_bounded_and_end_when_the_server_stops() {
     let mut app = TestApp::start().await;
     let client = app.client(2);
@@ -193,14 +217,30 @@ async fn open_streams_are_bounded_and_end_when_the_server_stops() {
     }
 }
 
+/// As a node does: leases 1,000 bytes, and reports how many of them were used.
+async fn spend(app: &TestApp, session: &str, bytes_in: u64, bytes_out: u64) {
+    let session: SessionId = session.parse().unwrap();
+    let lease = LeaseId::from_uuid(Uuid::from_u128(1));
+    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session, want: 1_000 };
+    let granted = app.authority().lease(request).await.unwrap().granted;
+    assert_eq!(granted, 1_000);
+    let report = LeaseReport { lease, session, sequence: 1, bytes_in, bytes_out, closing: true };
+    app.authority().settle(vec![report]).await.unwrap();
+}
+
 /// The data of the next event `sessions`.
 async fn next_list(stream: &mut reqwest::Response) -> Value {
+    next_event(stream, "sessions").await
+}
+
+/// The data of the next event, which has to be of this name.
+async fn next_event(stream: &mut reqwest::Response, name: &str) -> Value {
     let mut text = String::new();
     while !text.ends_with("\n\n") {
         let chunk = tokio::time::timeout(Duration::from_secs(20), stream.chunk()).await.expect("an event in time");
         text.push_str(std::str::from_utf8(&chunk.unwrap().expect("an open stream")).unwrap());
     }
-    let data = text.strip_prefix("event: sessions\ndata: ").expect(&text);
+    let data = text.strip_prefix(&format!("event: {name}\ndata: ")).expect(&text);
     serde_json::from_str(data.trim()).unwrap()
 }
 

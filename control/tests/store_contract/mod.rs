@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::key::{Key, KeyHolder, Operator, Role};
 use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage, Spent};
-use runit_core::session::{Change, Claim, Offer, Refusal, Session, SessionState, SessionStatus};
+use runit_core::query::{EventFilter, EventsFrom};
+use runit_core::session::{Change, Claim, Ending, Offer, Refusal, Session, SessionState, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store};
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
-use runit_core::{LeaseId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp};
+use runit_core::{KeyId, LeaseId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -52,7 +54,8 @@ pub(crate) fn registration(number: u128, credential: &str) -> Registration {
         pricing: None,
     };
     let provider = "gpu-box".parse().unwrap();
-    Registration { id: id(number), provider, provider_secret: SecretHash::of("secret"), offer, cap_bytes: CAP }
+    let provider_secret = SecretHash::of("secret");
+    Registration { id: id(number), provider, provider_secret, provider_key: None, offer, cap_bytes: CAP }
 }
 
 fn address(last: u8) -> RenterAddress {
@@ -389,4 +392,115 @@ pub(crate) async fn events_are_kept_in_order(fixture: &impl Fixture) {
     let store = fixture.open();
     assert_eq!(store.events(10).await.unwrap(), [full.clone(), bare.clone(), full.clone()]);
     assert_eq!(store.events(2).await.unwrap(), [bare, full], "the last ones, oldest first");
+}
+
+pub(crate) async fn events_are_found_by_what_is_asked_and_counted_by_kind_and_time(fixture: &impl Fixture) {
+    let key = KeyId::from_uuid(Uuid::from_u128(9));
+    let locked = |ms, number| SecurityEvent::new(EventKind::SessionLocked, at(ms)).session(id(number));
+    let refused = |ms| SecurityEvent::new(EventKind::RateLimited, at(ms)).address(address(3));
+    let cut = locked(3_000, 1).operator(Operator::Key(key)).key(key).provider("gpu-box".parse().unwrap());
+    let written = vec![locked(0, 1), refused(1_000), locked(2_000, 2), cut.clone(), refused(60_000)];
+    fixture.open().append_events(written.clone()).await.unwrap();
+
+    let store = fixture.open();
+    let find = async |filter: EventFilter, from, limit| {
+        let found = store.find_events(filter, from, limit).await.unwrap();
+        found.iter().map(|placed| placed.place).collect::<Vec<u64>>()
+    };
+    let any = EventFilter::default;
+    assert_eq!(find(any(), EventsFrom::Newest, 2).await, [5, 4]);
+    assert_eq!(find(any(), EventsFrom::Before(4), 2).await, [3, 2]);
+    assert_eq!(find(any(), EventsFrom::After(3), 9).await, [4, 5]);
+    let kinds = vec![EventKind::RateLimited, EventKind::SessionCut];
+    assert_eq!(find(EventFilter { kinds, ..any() }, EventsFrom::Newest, 9).await, [5, 2]);
+    assert_eq!(find(EventFilter { session: Some(id(1)), ..any() }, EventsFrom::Newest, 9).await, [4, 1]);
+    let provider = Some("gpu-box".parse().unwrap());
+    assert_eq!(find(EventFilter { provider, ..any() }, EventsFrom::Newest, 9).await, [4]);
+    let (since, until) = (Some(at(1_000)), Some(at(3_000)));
+    assert_eq!(find(EventFilter { since, until, ..any() }, EventsFrom::Newest, 9).await, [3, 2], "until is not in it");
+    let whole = store.find_events(any(), EventsFrom::After(3), 1).await.unwrap();
+    assert_eq!(whole[0].event, cut);
+
+    let mut counts = store.count_events(at(1_000), Duration::from_secs(60)).await.unwrap();
+    counts.sort_by_key(|(began, kind, _)| (*began, kind.as_str()));
+    assert_eq!(
+        counts,
+        [
+            (at(0), EventKind::RateLimited, 1),
+            (at(0), EventKind::SessionLocked, 2),
+            (at(60_000), EventKind::RateLimited, 1)
+        ]
+    );
+}
+
+pub(crate) async fn keys_are_kept_as_hashes_and_stay_when_they_are_revoked(fixture: &impl Fixture) {
+    let key = |number, holder| Key {
+        id: KeyId::from_uuid(Uuid::from_u128(number)),
+        hash: SecretHash::of(&format!("key {number}")),
+        holder,
+        created_at: at(number as u64),
+        revoked_at: None,
+    };
+    let operator = key(1, KeyHolder::Operator { name: "night shift".parse().unwrap(), role: Role::Read });
+    let provider = key(2, KeyHolder::Provider("gpu-box".parse().unwrap()));
+    fixture.open().add_key(provider.clone()).await.unwrap();
+    fixture.open().add_key(operator.clone()).await.unwrap();
+    assert_eq!(fixture.open().keys().await.unwrap(), [operator.clone(), provider.clone()], "the oldest first");
+
+    let revoked = fixture.open().revoke_key(operator.id, at(7)).await.unwrap().expect("there");
+    assert_eq!(revoked.revoked_at, Some(at(7)));
+    assert_eq!(fixture.open().revoke_key(operator.id, at(8)).await.unwrap(), Some(revoked.clone()), "once");
+    assert_eq!(fixture.open().keys().await.unwrap(), [revoked, provider]);
+    assert_eq!(fixture.open().revoke_key(KeyId::from_uuid(Uuid::from_u128(3)), at(9)).await.unwrap(), None);
+}
+
+pub(crate) async fn a_session_keeps_the_key_it_was_registered_with_and_how_its_lock_ended(fixture: &impl Fixture) {
+    let (first, second) = (KeyId::from_uuid(Uuid::from_u128(1)), KeyId::from_uuid(Uuid::from_u128(2)));
+    let with = |key| Registration { provider_key: Some(key), ..registration(1, "one") };
+    fixture.open().register(with(first), at(0)).await.unwrap();
+    assert_eq!(fixture.open().session(id(1)).await.unwrap().unwrap().provider_key, Some(first));
+    fixture.open().register(with(second), at(1)).await.unwrap();
+    assert_eq!(fixture.open().session(id(1)).await.unwrap().unwrap().provider_key, Some(second));
+
+    for (number, end, ending) in [(1, Change::Cut, Ending::Cut), (2, Change::ReleaseByOperator, Ending::Released)] {
+        fixture.open().register(registration(number, "one"), at(2)).await.unwrap();
+        locked(&*fixture.open(), number, &format!("token {number}")).await;
+        fixture.open().change(id(number), end, at(3)).await.unwrap();
+        let session = fixture.open().session(id(number)).await.unwrap().unwrap();
+        assert_eq!(session.state, SessionState::Recycling { since: at(3), ending });
+    }
+}
+
+pub(crate) async fn operators_see_sessions_with_their_ledgers_and_providers_with_their_sessions(
+    fixture: &impl Fixture,
+) {
+    let store = fixture.open();
+    for number in 1..=3 {
+        store.register(registration(number, "one"), at(number as u64)).await.unwrap();
+    }
+    let elsewhere = Registration { provider: "lab".parse().unwrap(), ..registration(4, "one") };
+    store.register(elsewhere, at(9)).await.unwrap();
+    store.change(id(3), Change::Remove, at(10)).await.unwrap();
+    assert_eq!(store.sessions_with_ledgers().await.unwrap(), []);
+    let granted = store.grant(lease(2, 1, 100), policy(), at(11)).await.unwrap().granted;
+
+    let store = fixture.open();
+    assert_eq!(store.sessions_with_ledgers().await.unwrap(), [id(2)]);
+    let records = store.records(vec![id(2), id(7), id(3)], at(12)).await.unwrap();
+    let shown: Vec<_> = records.iter().map(|(session, ledger)| (session.id, ledger.standing(CAP).reserved)).collect();
+    assert_eq!(shown, [(id(2), granted), (id(3), 0)]);
+    let late = store.records(vec![id(2)], at(HOUR)).await.unwrap();
+    assert_eq!(late[0].1.standing(CAP).used.forfeited, granted, "the ledger as it is now");
+
+    let providers = store.providers().await.unwrap();
+    let names: Vec<&str> = providers.iter().map(|provider| provider.id.as_str()).collect();
+    assert_eq!(names, ["gpu-box", "lab"]);
+    let mut sessions = providers[0].sessions.clone();
+    sessions.sort_by_key(|(status, ..)| status.as_str());
+    assert_eq!(sessions, [(SessionStatus::Ready, 2, at(2)), (SessionStatus::Removed, 1, at(3))]);
+}
+
+pub(crate) async fn a_store_that_can_be_written_to_says_so(fixture: &impl Fixture) {
+    fixture.open().probe(at(0)).await.unwrap();
+    fixture.open().probe(at(1)).await.unwrap();
 }

@@ -227,15 +227,29 @@ class Node:
         given = answer.json()
         return Access(given["sessionId"], given["accessToken"], given["url"])
 
-    def register(self, public_url, token="upstream-token"):
+    def register(self, public_url, token="upstream-token", **offer):
         """A session of a provider that has no agent."""
         answer = requests.post(
             f"{self.control_url}/provider/session",
-            json={"providerId": "e2e", "publicUrl": public_url, "token": token},
+            json={
+                "providerId": "e2e",
+                "publicUrl": public_url,
+                "token": token,
+                **offer,
+            },
             timeout=HTTP_SECONDS,
         )
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def deregister(self, session):
+        """Takes a session that `register` gave away again; one that is gone already is fine."""
+        answer = requests.delete(
+            f"{self.control_url}/provider/session/{session['sessionId']}",
+            headers={"Authorization": f"Bearer {session['providerSecret']}"},
+            timeout=HTTP_SECONDS,
+        )
+        assert answer.status_code in (204, 404), answer.text
 
     def free_sessions(self):
         return [
@@ -296,7 +310,7 @@ class Agent:
         finally:
             left = self.left_behind()
             for kind, name in left:
-                docker(kind, "rm", "--force", name)
+                docker(kind, "rm", *([] if kind == "network" else ["--force"]), name)
         assert left == [], f"the agent left behind {left}"
         assert status == 0, f"the agent ended with {status}"
 
@@ -306,9 +320,12 @@ class Agent:
             "container", "ls", "--all", "--quiet", "--filter", label
         ).split()
         volumes = docker("volume", "ls", "--quiet", "--filter", label).split()
-        return [("container", one) for one in containers] + [
-            ("volume", one) for one in volumes
-        ]
+        networks = docker("network", "ls", "--quiet", "--filter", label).split()
+        return (
+            [("container", one) for one in containers]
+            + [("volume", one) for one in volumes]
+            + [("network", one) for one in networks]
+        )
 
     def registrations(self):
         return re.findall(r"\[agent\] session registered: (\S+)", self.program.output())
@@ -343,12 +360,47 @@ class Agent:
         return answer.json()["status"]
 
 
+class Heart:
+    """Heartbeats of a provider that has no agent, until it is stopped; a node that is down is tried again."""
+
+    def __init__(self, node, session):
+        self.node = node
+        self.session = session
+        self.session_id = session["sessionId"]
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.beat, daemon=True)
+        self.thread.start()
+
+    def beat(self):
+        while not self.stopped.wait(1):
+            try:
+                requests.post(
+                    f"{self.node.control_url}/provider/heartbeat",
+                    json={"sessionId": self.session_id},
+                    headers={
+                        "Authorization": f"Bearer {self.session['providerSecret']}"
+                    },
+                    timeout=HTTP_SECONDS,
+                )
+            except requests.ConnectionError:
+                pass
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
 class ControlTap:
-    """Stands between an agent and its control API, passes everything on, and remembers what the agent sent."""
+    """Stands between a client and the control API, passes everything on, and remembers what the client sent.
+
+    `source` is the address that control sees it come from.
+    """
 
     def __init__(self, control_url):
         self.target = ("127.0.0.1", int(control_url.rsplit(":", 1)[1]))
+        self.source = "127.0.0.1"
         self.sent = bytearray()
+        self.open = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
@@ -360,10 +412,13 @@ class ControlTap:
             except OSError:
                 return
             try:
-                control = socket.create_connection(self.target)
+                control = socket.create_connection(
+                    self.target, source_address=(self.source, 0)
+                )
             except OSError:
                 agent.close()
                 continue
+            self.open += [agent, control]
             threading.Thread(
                 target=self.copy, args=(agent, control, self.sent), daemon=True
             ).start()
@@ -386,6 +441,16 @@ class ControlTap:
                     one.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+
+    def move_to(self, source):
+        """From now on everything comes from there; what was open ends."""
+        self.source = source
+        for one in self.open:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+        self.open.clear()
 
     def gate_tokens(self):
         return re.findall(

@@ -276,8 +276,10 @@ def test_the_renters_page_leads_to_jupyterlab(chromium, node, agent, visit, acce
     page = context.new_page()
     try:
         page.goto(f"{node.control_url}/renter/")
-        page.get_by_role("button", name="Connect").click(timeout=2 * PAGE_MS)
-        expect(page.locator(".jp-LauncherCard").first).to_be_visible(timeout=PAGE_MS)
-        assert page.url.startswith(f"{node.session_url(agent.session_id)}/lab")
+        with context.expect_page() as opened:
+            page.get_by_role("button", name="Connect").click(timeout=2 * PAGE_MS)
+        lab = opened.value
+        expect(lab.locator(".jp-LauncherCard").first).to_be_visible(timeout=PAGE_MS)
+        assert lab.url.startswith(f"{node.session_url(agent.session_id)}/lab")
     finally:
         context.close()

@@ -91,7 +91,8 @@ impl TestAuthority {
             pricing: None,
         };
         let provider: ProviderId = "provider".parse().expect("valid");
-        let session = Session::register(id, provider, SecretHash::of("provider"), offer, cap_bytes, self.clock.now());
+        let session =
+            Session::register(id, provider, SecretHash::of("provider"), None, offer, cap_bytes, self.clock.now());
         self.state().sessions.insert(id, (session, Ledger::default(), credential));
         (id, self.issue(id))
     }
@@ -134,7 +135,7 @@ impl TestAuthority {
         let mut state = self.state();
         let (session, _, credential) = state.sessions.get_mut(&id).expect("configured");
         let provider = session.provider.clone();
-        session.register_again(&provider, SecretHash::of("provider"), offer, now).expect("the same agent");
+        session.register_again(&provider, SecretHash::of("provider"), None, offer, now).expect("the same agent");
         let view = view(session, credential);
         state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
     }
@@ -185,6 +186,7 @@ fn view(session: &Session, credential: &Secret) -> SessionView {
         id: session.id,
         revision: session.revision,
         status: session.status(),
+        ending: session.ending(),
         lock: session.lock().cloned(),
         upstream: session.offer.upstream.clone(),
         credential: credential.clone(),

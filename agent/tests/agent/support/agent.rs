@@ -1,6 +1,7 @@
 //! The program itself, as a process, with a stand-in for control and a real Docker engine.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +10,12 @@ use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveContainerOptionsBuilder,
 };
 use futures::StreamExt;
-use runit_agent::engine::{Engine, INSTANCE_LABEL};
+use runit_agent::engine::INSTANCE_LABEL;
+use runit_agent::instance::Instance;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,6 +24,7 @@ use tokio::process::{Child, Command};
 
 use super::eventually;
 use super::server::{Answer, Call, Server};
+use super::world::run;
 
 /// A cold image is built, a Jupyter started, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -95,6 +99,8 @@ pub(crate) struct Home {
     directory: TempDir,
     pub(crate) container: String,
     docker: Docker,
+    /// Beside the test's own.
+    environment: Vec<(String, String)>,
 }
 
 impl Home {
@@ -113,13 +119,14 @@ impl Home {
         std::fs::write(directory.path().join("agent.toml"), settings).expect("written");
         let docker = Docker::connect_with_defaults().expect("a docker engine");
         let docker = docker.negotiate_version().await.expect("a docker engine answers");
-        Self { directory, container, docker }
+        Self { directory, container, docker, environment: Vec::new() }
     }
 
     pub(crate) fn start(&self) -> Agent {
         let mut child = Command::new(env!("CARGO_BIN_EXE_runit-agent"))
             .arg("--config")
             .arg(self.directory.path().join("agent.toml"))
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -178,7 +185,7 @@ impl Home {
         self.directory.path().canonicalize().expect("a directory").join("state").display().to_string()
     }
 
-    /// Containers and volumes with this agent's label.
+    /// Containers, volumes and networks with this agent's label, and its rules.
     pub(crate) async fn left_behind(&self) -> Vec<String> {
         let label = format!("{INSTANCE_LABEL}={}", self.instance());
         let ours = HashMap::from([("label".to_owned(), vec![label])]);
@@ -186,22 +193,27 @@ impl Home {
         let containers = self.docker.list_containers(Some(containers)).await.expect("listed");
         let volumes = ListVolumesOptionsBuilder::default().filters(&ours).build();
         let volumes = self.docker.list_volumes(Some(volumes)).await.expect("listed").volumes.unwrap_or_default();
+        let networks = ListNetworksOptionsBuilder::default().filters(&ours).build();
+        let networks = self.docker.list_networks(Some(networks)).await.expect("listed");
+        let networks = networks.into_iter().filter_map(|network| network.name);
+        let tables = run("nft", &["list", "tables"]);
+        let table = Instance::new(Path::new(&self.instance()), None).table();
+        let table = tables.lines().any(|line| line.ends_with(&table)).then_some(table);
         let ids = containers.into_iter().filter_map(|container| container.id);
-        ids.chain(volumes.into_iter().map(|volume| volume.name)).collect()
+        ids.chain(volumes.into_iter().map(|volume| volume.name)).chain(networks).chain(table).collect()
     }
 }
 
 /// A test that failed half-way leaves nothing on the machine either.
 impl Drop for Home {
     fn drop(&mut self) {
-        let settings = runit_config::Container { name: self.container.clone(), ..Default::default() };
-        let instance = self.instance();
-        let removed = std::thread::spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async { Engine::connect(settings, instance).await?.remove_all().await })
-        });
-        let removed = removed.join().expect("no panic");
-        assert!(std::thread::panicking() || removed.is_ok(), "{removed:?}");
+        let down = std::process::Command::new(env!("CARGO_BIN_EXE_runit-agent"))
+            .args(["down", "--config"])
+            .arg(self.directory.path().join("agent.toml"))
+            .envs(self.environment.iter().cloned())
+            .output()
+            .expect("the agent starts");
+        assert!(std::thread::panicking() || down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     }
 }
 

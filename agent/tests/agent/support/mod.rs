@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod cloudflared;
 pub(crate) mod jupyter;
 pub(crate) mod server;
+pub(crate) mod world;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

@@ -25,7 +25,7 @@ fn offer(credential: &str) -> Offer {
 fn ready() -> Session {
     let provider = "p".parse().expect("valid");
     let id = SessionId::from_uuid(Uuid::from_u128(1));
-    let mut session = Session::register(id, provider, SecretHash::of("provider"), offer("one"), 100, at(0));
+    let mut session = Session::register(id, provider, SecretHash::of("provider"), None, offer("one"), 100, at(0));
     for token in ["token", "other"] {
         session.apply(Change::IssueToken(SecretHash::of(token)), at(1)).expect("ready");
     }
@@ -128,7 +128,7 @@ fn a_silent_provider_is_removed_and_comes_back_dirty_with_the_same_workspace() {
     session.apply(Change::ProviderSilent(MINUTE), at(60)).expect("silent");
     assert_eq!(session.status(), SessionStatus::Removed);
     let provider = "p".parse().expect("valid");
-    session.register_again(&provider, SecretHash::of("provider"), offer("one"), at(70)).expect("the same agent");
+    session.register_again(&provider, SecretHash::of("provider"), None, offer("one"), at(70)).expect("the same agent");
     assert_eq!(session.status(), SessionStatus::Recycling);
 }
 
@@ -137,7 +137,7 @@ fn an_agent_that_restarts_with_a_fresh_workspace_is_ready_at_once() {
     let mut session = locked();
     session.apply(Change::Remove, at(3)).expect("deregistered");
     let provider = "p".parse().expect("valid");
-    session.register_again(&provider, SecretHash::of("provider"), offer("two"), at(4)).expect("the same agent");
+    session.register_again(&provider, SecretHash::of("provider"), None, offer("two"), at(4)).expect("the same agent");
     assert_eq!(session.state, SessionState::Ready { tokens: vec![] });
 }
 
@@ -146,7 +146,7 @@ fn a_session_that_was_never_rented_comes_back_ready() {
     let mut session = ready();
     session.apply(Change::Remove, at(3)).expect("deregistered");
     let provider = "p".parse().expect("valid");
-    session.register_again(&provider, SecretHash::of("provider"), offer("one"), at(4)).expect("the same agent");
+    session.register_again(&provider, SecretHash::of("provider"), None, offer("one"), at(4)).expect("the same agent");
     assert_eq!(session.state, SessionState::Ready { tokens: vec![] });
 }
 
@@ -155,7 +155,7 @@ fn somebody_else_cannot_register_a_known_id() {
     let mut session = locked();
     let (us, them) = ("p".parse().expect("valid"), "q".parse().expect("valid"));
     for (provider, secret) in [(&us, "guess"), (&them, "provider")] {
-        let refused = session.register_again(provider, SecretHash::of(secret), offer("two"), at(3));
+        let refused = session.register_again(provider, SecretHash::of(secret), None, offer("two"), at(3));
         assert_eq!(refused, Err(Refusal::NotYours));
     }
     assert_eq!(session.status(), SessionStatus::Locked);
@@ -213,4 +213,21 @@ fn a_token_presented_to_another_session_takes_nothing() {
     let refused = session.apply(Change::Claim(claim, LockMode::Exact), at(2));
     assert_eq!(refused, Err(Rejection::InvalidToken.into()));
     assert_eq!(session.status(), SessionStatus::Ready);
+}
+
+#[test]
+fn a_restored_session_comes_back_only_with_a_fresh_workspace() {
+    let mut locked = ready();
+    locked.apply(claim("token", 1, None), at(2)).expect("first use");
+    let mut gone = ready();
+    gone.apply(Change::Remove, at(2)).expect("there");
+    for mut session in [ready(), locked, gone] {
+        let revision = session.revision;
+        session.restored(at(9));
+        assert!(session.revision > revision);
+        assert!(session.apply(claim("token", 1, None), at(10)).is_err(), "its tokens are dead");
+        let (provider, secret, offer) = (session.provider.clone(), session.provider_secret, session.offer.clone());
+        session.register_again(&provider, secret, None, offer, at(11)).expect("its agent");
+        assert_eq!(session.status(), SessionStatus::Recycling, "the same workspace, and nobody knows who was in it");
+    }
 }

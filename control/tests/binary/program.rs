@@ -1,0 +1,77 @@
+//! The program itself, as a process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// A control plane that runs; it is killed when this is dropped.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    url: String,
+}
+
+impl Program {
+    /// Starts it on a port of the kernel's choice, which its log tells.
+    pub(crate) fn start(directory: &Path) -> Self {
+        let config = config(directory);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_runit-control"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("RUNIT_LOG__FORMAT", "json")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listens = |line: String| {
+            let line: Value = serde_json::from_str(&line).ok()?;
+            line["fields"]["listen"].as_str().map(str::to_owned)
+        };
+        let address = log.find_map(|line| listens(line.unwrap())).expect("it listens before it ends");
+        // The rest of the log has to be read, or the program would stand still when the pipe is full.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { child, url: format!("http://{address}") }
+    }
+
+    /// A call that has to succeed.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call(path, &body, None).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    pub(crate) async fn call(&self, path: &str, body: &Value, bearer: Option<&str>) -> (u16, Value) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut request = client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(json!(null)))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command with the settings of the program in that directory.
+pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runit-control"));
+    command.args(arguments).arg("--config").arg(config(directory)).output().unwrap()
+}
+
+/// Settings on a port of the kernel's choice, with limits that no test runs into.
+fn config(directory: &Path) -> PathBuf {
+    let (config, data_dir) = (directory.join("runit.toml"), directory.join("data"));
+    let limits =
+        "creation_limit = { requests = 1000000, seconds = 1 }\ngeneral_limit = { requests = 1000000, seconds = 1 }\n";
+    fs::write(&config, format!("[control]\nlisten = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{limits}")).unwrap();
+    config
+}
