@@ -101,6 +101,9 @@ reloadable! {
     quota.lease_ttl_seconds,
     quota.renewal_wait_ms,
     lock.mode,
+    audit.keep_events,
+    audit.keep_days,
+    audit.anchor_file,
     log.filter,
 }
 

@@ -27,6 +27,8 @@ pub struct NodeSettings {
     pub quota: Quota,
     /// How a session is bound to its renter's address.
     pub lock: Lock,
+    /// The audit trail.
+    pub audit: Audit,
     /// Logging.
     pub log: Log,
 }
@@ -143,6 +145,18 @@ pub struct Lock {
     pub mode: LockMode,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Events that the store keeps at the most; 1,000 to 100,000,000.
+    pub keep_events: u64,
+    /// Days that the store keeps an event for; 1 to 36,500.
+    pub keep_days: u64,
+    /// Where the trail's last sealed head is written down outside of the store; none: beside it.
+    pub anchor_file: Option<PathBuf>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,6 +229,12 @@ impl Default for Quota {
     }
 }
 
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep_events: 1_000_000, keep_days: 365, anchor_file: None }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned(), format: LogFormat::default() }
@@ -222,13 +242,15 @@ impl Default for Log {
 }
 
 impl NodeSettings {
-    pub(crate) const SECTIONS: [&str; 7] = ["gateway", "limits", "upstream", "control", "quota", "lock", "log"];
+    pub(crate) const SECTIONS: [&str; 8] =
+        ["gateway", "limits", "upstream", "control", "quota", "lock", "audit", "log"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.gateway.check(checks);
         self.limits.check(checks);
         self.control.check(checks);
         self.quota.check(checks);
+        self.audit.check(checks);
         checks.hosts("upstream.hosts", &self.upstream.hosts);
         checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);
         checks.not_empty("log.filter", &self.log.filter);
@@ -307,6 +329,13 @@ impl Quota {
             self.renewal_wait_ms < self.lease_ttl_seconds.saturating_mul(1_000),
             "must be shorter than quota.lease_ttl_seconds",
         );
+    }
+}
+
+impl Audit {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.range("audit.keep_events", self.keep_events, 1_000..=100_000_000);
+        checks.range("audit.keep_days", self.keep_days, 1..=36_500);
     }
 }
 

@@ -141,7 +141,9 @@ size = 1
             "  control.listen (RUNIT_CONTROL__LISTEN): takes the same port as gateway.admin_listen",
         ]
     );
-    assert!(report.contains("unknown section, expected one of control, gateway, limits, lock, log, quota, upstream"));
+    assert!(
+        report.contains("unknown section, expected one of audit, control, gateway, limits, lock, log, quota, upstream")
+    );
     assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `admin_listen`, `operator_key`"));
 }
 

@@ -70,6 +70,10 @@ impl Authority for LocalAuthority {
     async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), Unavailable> {
         self.trail.record(events).await.map_err(unavailable)
     }
+
+    fn count(&self, kind: EventKind) {
+        self.trail.count(kind);
+    }
 }
 
 impl LocalAuthority {

@@ -76,7 +76,7 @@ impl Control {
         let directory = DataDir::of(&settings.load());
         directory.create().map_err(StartError::Directory)?;
         let sealer = Sealer::from_file(&directory.sealing_key())?;
-        let store = SqliteStore::open(&directory.database())?;
+        let store = SqliteStore::open(&directory.database(), sealer.trail_key())?;
         futures::executor::block_on(Self::with_store(settings, clock, Arc::new(store), sealer))
     }
 

@@ -34,4 +34,9 @@ impl DataDir {
     pub fn sealing_key(&self) -> PathBuf {
         self.0.join("credential.key")
     }
+
+    /// The audit trail's newest anchor, unless the settings have another place for it.
+    pub fn anchor(&self) -> PathBuf {
+        self.0.join("trail.anchor")
+    }
 }

@@ -16,8 +16,10 @@
 //! | `sweeper`, `heartbeats` | who has gone silent |
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
+//! | [`anchors`] | whether the audit trail is what it was |
 //! | `trail`, `metrics`, `metered_store` | what operators see |
 
+pub mod anchors;
 mod api;
 mod authority;
 pub mod clock;

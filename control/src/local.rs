@@ -4,9 +4,19 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use runit_control::{DataDir, SystemClock, sqlite};
-use runit_core::Clock;
+use futures::executor::block_on;
+use runit_config::NodeSettings;
+use runit_control::anchors::{self, AnchorFile};
+use runit_control::sealer::Sealer;
+use runit_control::sqlite::{self, SqliteStore};
+use runit_control::{DataDir, SystemClock};
+use runit_core::trail::{SealedMark, TrailKey};
+use runit_core::{Clock, Store};
+
+/// Events that are read at one time.
+const EXPORTED_AT_ONCE: u32 = 1_000;
 
 /// What an operator does with the files in `control.data_dir`.
 #[derive(Subcommand)]
@@ -32,6 +42,30 @@ pub(crate) enum Local {
         /// A backup to be looked at, in place of the node's database.
         file: Option<PathBuf>,
     },
+    /// The audit trail.
+    #[command(subcommand)]
+    Events(Events),
+}
+
+/// What is done with the audit trail.
+#[derive(Subcommand)]
+pub(crate) enum Events {
+    /// Look whether any event was changed, moved, inserted or removed since it was written.
+    Verify {
+        #[command(flatten)]
+        settings: Settings,
+        /// What the log said after `TRAIL_ANCHOR:`; as often as you like. The anchor file is always asked.
+        #[arg(long, value_name = "JSON")]
+        anchor: Vec<String>,
+    },
+    /// Write the events as lines of JSON, oldest first, each with its place and its hash.
+    Export {
+        #[command(flatten)]
+        settings: Settings,
+        /// Begin after this place.
+        #[arg(long, value_name = "PLACE", default_value_t = 0)]
+        after: u64,
+    },
 }
 
 /// Where the settings come from.
@@ -55,29 +89,35 @@ impl Local {
     pub(crate) fn run(self) -> anyhow::Result<Finding> {
         match self {
             Self::Backup { settings, file } => {
-                let bytes = sqlite::backup(&settings.data_dir()?.database(), &file)?;
+                let bytes = sqlite::backup(&DataDir::of(&settings.load()?).database(), &file)?;
                 say(&format!("{}: {bytes} bytes", file.display()));
                 Ok(Finding::Well)
             }
             Self::Restore { settings, file } => {
-                let directory = settings.data_dir()?;
+                let settings = settings.load()?;
+                let directory = DataDir::of(&settings);
                 directory.create()?;
-                let database = directory.database();
-                sqlite::restore(&file, &database, SystemClock::start().now())?;
+                let (database, key) = (directory.database(), Sealer::from_file(&directory.sealing_key())?.trail_key());
+                sqlite::restore(&file, &database, &key, SystemClock::start().now())?;
+                let head = block_on(SqliteStore::open_existing(&database, key)?.trail_marks())?.head;
+                AnchorFile::of(&settings).write(&head)?;
                 say(&format!("{} is {} now", database.display(), file.display()));
                 Ok(Finding::Well)
             }
             Self::Check { settings, file } => {
-                let file = file.map_or_else(|| settings.data_dir().map(|directory| directory.database()), Ok)?;
+                let file =
+                    file.map_or_else(|| settings.load().map(|settings| DataDir::of(&settings).database()), Ok)?;
                 check(&file)
             }
+            Self::Events(Events::Verify { settings, anchor }) => verify(&settings.load()?, &anchor),
+            Self::Events(Events::Export { settings, after }) => export(&settings.load()?, after),
         }
     }
 }
 
 impl Settings {
-    fn data_dir(&self) -> anyhow::Result<DataDir> {
-        Ok(DataDir::of(&runit_config::load_node(self.config.as_deref())?))
+    fn load(&self) -> anyhow::Result<NodeSettings> {
+        Ok(runit_config::load_node(self.config.as_deref())?)
     }
 }
 
@@ -89,6 +129,37 @@ fn check(file: &Path) -> anyhow::Result<Finding> {
         return Ok(Finding::Well);
     }
     Ok(Finding::Wrong)
+}
+
+fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> {
+    let (store, key) = open(settings)?;
+    let anchored = AnchorFile::of(settings).read().context("the anchor file cannot be read")?;
+    let given = given.iter().map(|text| serde_json::from_str(text).context("not an anchor"));
+    let anchors = anchored.map(Ok).into_iter().chain(given).collect::<anyhow::Result<Vec<SealedMark>>>()?;
+    let mut verdict = block_on(anchors::verify(&store, &key, &anchors))?;
+    verdict.findings.iter().for_each(|finding| say(&finding.to_string()));
+    if anchors.is_empty() && verdict.events > 0 {
+        say("there is no anchor: a removed end could not be seen");
+        return Ok(Finding::Wrong);
+    }
+    say(&format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()));
+    Ok(verdict.findings.pop().map_or(Finding::Well, |_| Finding::Wrong))
+}
+
+fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {
+    let (store, _) = open(settings)?;
+    loop {
+        let links = block_on(store.events_after(after, EXPORTED_AT_ONCE))?;
+        let Some(last) = links.last() else { return Ok(Finding::Well) };
+        after = last.place;
+        links.iter().for_each(|link| say(&link.to_json()));
+    }
+}
+
+fn open(settings: &NodeSettings) -> anyhow::Result<(SqliteStore, TrailKey)> {
+    let directory = DataDir::of(settings);
+    let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
+    Ok((SqliteStore::open_existing(&directory.database(), key.clone())?, key))
 }
 
 fn say(line: &str) {

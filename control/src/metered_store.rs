@@ -12,6 +12,7 @@ use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, 
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
+use runit_core::trail::{Link, TrailMarks};
 use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
 
 use crate::metrics::Metrics;
@@ -176,5 +177,17 @@ impl Store for MeteredStore {
 
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
         self.metered("events", self.inner.events(limit)).await
+    }
+
+    async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError> {
+        self.metered("events_after", self.inner.events_after(place, limit)).await
+    }
+
+    async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {
+        self.metered("trail_marks", self.inner.trail_marks()).await
+    }
+
+    async fn prune_events(&self, keep: u64, before: Timestamp) -> Result<u64, StoreError> {
+        self.metered("prune_events", self.inner.prune_events(keep, before)).await
     }
 }

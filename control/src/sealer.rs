@@ -11,7 +11,10 @@ use std::path::Path;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use runit_core::trail::TrailKey;
 use runit_core::{Secret, SessionId};
+use sha2::Sha256;
 
 use crate::random::{self, NoRandomness};
 
@@ -45,6 +48,7 @@ pub struct Unopenable;
 /// Seals and opens with one key.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
+    trail_key: TrailKey,
 }
 
 impl Sealer {
@@ -56,13 +60,28 @@ impl Sealer {
         if !fs::exists(path).map_err(KeyError::File)? {
             create_key(path)?;
         }
+        Self::from_existing_file(path)
+    }
+
+    /// Takes the key from `path`.
+    ///
+    /// # Errors
+    /// [`KeyError`], also when there is no file.
+    pub fn from_existing_file(path: &Path) -> Result<Self, KeyError> {
         let mode = fs::metadata(path).map_err(KeyError::File)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed);
         }
         let key: [u8; KEY_BYTES] =
             fs::read(path).map_err(KeyError::File)?.try_into().map_err(|_: Vec<u8>| KeyError::NoKey)?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&Key::from(key)) })
+        let mac = <Hmac<Sha256> as Mac>::new_from_slice(&key).expect("HMAC takes keys of any length");
+        let trail_key = TrailKey::new(mac.chain_update("runit audit trail").finalize().into_bytes().into());
+        Ok(Self { cipher: <XChaCha20Poly1305 as KeyInit>::new(&Key::from(key)), trail_key })
+    }
+
+    /// What seals the audit trail: derived from the key, and telling nothing of it.
+    pub fn trail_key(&self) -> TrailKey {
+        self.trail_key.clone()
     }
 
     /// Seals a credential for `session`: version, nonce, ciphertext with tag.

@@ -28,7 +28,9 @@ use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, 
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
+use runit_core::trail::{Link, TrailKey, TrailMarks};
 use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
+use rusqlite::Connection;
 
 pub use care::{CareError, backup, check, restore};
 pub use migrations::SCHEMA_VERSION;
@@ -41,6 +43,7 @@ pub struct SqliteStore {
     reader: Worker,
     /// A reader of its own for operators, whose questions may take long: claims wait for the other one.
     operators: Worker,
+    key: TrailKey,
     /// `data_version` of the writing connection: SQLite changes it when somebody else commits. Relaxed, since it guards
     /// nothing: a commit that two askers see is read twice.
     version: AtomicI64,
@@ -49,20 +52,34 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database at `path`; creates it, readable by this user only, where there is none.
+    /// Opens the database at `path`; creates it, readable by this user only, where there is none. `key` seals the ends of
+    /// the audit trail.
     ///
     /// # Errors
     /// [`OpenError`] when the file cannot be used, or was written by a newer version.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, key: TrailKey) -> Result<Self, OpenError> {
         let mut writing = schema::connect(path)?;
         migrations::migrate(&mut writing)?;
+        Self::start(path, writing, key)
+    }
+
+    /// Opens a database that is there, as a node has left it, for a command beside that node.
+    ///
+    /// # Errors
+    /// [`CareError`] also when it is of an older version: only a node migrates.
+    pub fn open_existing(path: &Path, key: TrailKey) -> Result<Self, CareError> {
+        care::require_newest(&care::existing(path)?)?;
+        Ok(Self::start(path, schema::connect(path)?, key)?)
+    }
+
+    fn start(path: &Path, writing: Connection, key: TrailKey) -> Result<Self, OpenError> {
         let version = schema::data_version(&writing)?.into();
         let reading = schema::connect(path)?;
         let writer = Worker::start("runit-store-writer", writing, Mode::Write).map_err(OpenError::Thread)?;
         let asking = schema::connect(path)?;
         let operators = Worker::start("runit-store-operators", asking, Mode::Read).map_err(OpenError::Thread)?;
         let reader = Worker::start("runit-store-reader", reading, Mode::Read).map_err(OpenError::Thread)?;
-        Ok(Self { writer, reader, operators, version, forfeited: AtomicU64::new(0) })
+        Ok(Self { writer, reader, operators, key, version, forfeited: AtomicU64::new(0) })
     }
 }
 
@@ -184,7 +201,8 @@ impl Store for SqliteStore {
     }
 
     async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
-        self.writer.run(move |db| event_rows::append(db, &events)).await
+        let key = self.key.clone();
+        self.writer.run(move |db| event_rows::append(db, &key, &events)).await
     }
 
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
@@ -241,6 +259,19 @@ impl Store for SqliteStore {
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
         self.writer.run(move |db| queries::probe(db, now)).await
+    }
+
+    async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError> {
+        self.operators.run(move |db| event_rows::after(db, place, limit)).await
+    }
+
+    async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {
+        self.reader.run(event_rows::marks).await
+    }
+
+    async fn prune_events(&self, keep: u64, before: Timestamp) -> Result<u64, StoreError> {
+        let key = self.key.clone();
+        self.writer.run(move |db| event_rows::prune(db, &key, keep, before)).await
     }
 
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {

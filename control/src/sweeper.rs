@@ -16,12 +16,15 @@ use runit_core::{SessionId, Timestamp};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::anchors::{AnchorFile, Anchors};
 use crate::control::{Control, removed};
 
 /// A removed session is kept for so long: its id stays its agent's, and its ledger, whose window is a day, what it was.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often it is looked for removed sessions that are older.
 const FORGETTING: Duration = Duration::from_secs(60 * 60);
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Changes at one time: they share commits.
 const AT_ONCE: usize = 64;
@@ -33,6 +36,7 @@ impl Control {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut forgetting = tokio::time::interval(FORGETTING);
         forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut anchors = Anchors::default();
         loop {
             let hourly = tokio::select! {
                 _ = ticks.tick() => false,
@@ -41,8 +45,10 @@ impl Control {
             };
             // What failed is logged by the store, and tried again at the next tick.
             let _ = if hourly { self.forget().await } else { self.sweep().await };
+            let _ = self.anchor(&mut anchors).await;
         }
         let _ = self.heartbeats.flush(&*self.sessions.store).await;
+        let _ = self.anchor(&mut anchors).await;
     }
 
     /// Hears of changes that another process makes, while this one does not sweep any more.
@@ -60,11 +66,20 @@ impl Control {
         }
     }
 
-    /// Forgets sessions that were removed long ago, or hostile registrations would fill the disk.
+    async fn anchor(&self, anchors: &mut Anchors) -> Result<(), StoreError> {
+        let file = AnchorFile::of(&self.settings.load());
+        anchors.update(&file, &*self.sessions.store, &self.trail, &*self.sessions.clock).await
+    }
+
+    /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk.
     async fn forget(&self) -> Result<(), StoreError> {
         let now = self.sessions.clock.now();
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(TOMBSTONES)));
         self.sessions.store.forget_removed(before).await?;
+        let audit = self.settings.load().audit.clone();
+        let kept_for = Duration::from_secs(audit.keep_days.saturating_mul(DAY_SECONDS));
+        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(kept_for)));
+        while self.sessions.store.prune_events(audit.keep_events, before).await? > 0 {}
         Ok(())
     }
 

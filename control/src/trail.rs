@@ -43,8 +43,13 @@ impl Trail {
         if kept.is_empty() { Ok(()) } else { self.store.append_events(kept).await }
     }
 
+    /// Counts an event that is not to be recorded.
+    pub(crate) fn count(&self, kind: EventKind) {
+        self.metrics.event(kind);
+    }
+
     fn keeps(&self, event: &SecurityEvent) -> bool {
-        self.metrics.event(event.kind);
+        self.count(event.kind);
         let key = (event.kind, event.address.map(RenterAddress::network));
         !is_refusal(event.kind)
             || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
@@ -72,7 +77,9 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::OperatorKeyCreated
         | EventKind::OperatorKeyRevoked
         | EventKind::ProviderKeyCreated
-        | EventKind::ProviderKeyRevoked => false,
+        | EventKind::ProviderKeyRevoked
+        | EventKind::StoreRestored
+        | EventKind::TrailTampered => false,
     }
 }
 

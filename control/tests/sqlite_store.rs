@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use runit_control::sqlite::{OpenError, SqliteStore};
 use runit_core::Store;
+use runit_core::trail::TrailKey;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use store_contract::{Fixture, at, id, registration};
+use store_contract::{Fixture, at, id, registration, trail_key};
 
 struct InDirectory(TempDir);
 
@@ -30,8 +31,8 @@ impl InDirectory {
 }
 
 impl Fixture for InDirectory {
-    fn open(&self) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(&self.path()).expect("opens"))
+    fn open_with(&self, key: TrailKey) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(&self.path(), key).expect("opens"))
     }
 }
 
@@ -59,15 +60,18 @@ store_contract! {
     a_session_keeps_the_key_it_was_registered_with_and_how_its_lock_ended,
     operators_see_sessions_with_their_ledgers_and_providers_with_their_sessions,
     a_store_that_can_be_written_to_says_so,
+    the_trail_is_a_chain_over_restarts_and_concurrent_writers,
+    events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies,
+    a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
 }
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let directory = InDirectory::new();
-    drop(SqliteStore::open(&directory.path()).unwrap());
+    drop(SqliteStore::open(&directory.path(), trail_key()).unwrap());
     let db = rusqlite::Connection::open(directory.path()).unwrap();
     db.pragma_update(None, "user_version", 1_000).unwrap();
-    let refused = SqliteStore::open(&directory.path()).err();
+    let refused = SqliteStore::open(&directory.path(), trail_key()).err();
     assert!(matches!(refused, Some(OpenError::Newer { found: 1_000, .. })), "{refused:?}");
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 1_000);
@@ -77,7 +81,7 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
 fn a_file_that_is_no_database_is_refused() {
     let directory = InDirectory::new();
     fs::write(directory.path(), "not a database, and longer than a header of one hundred bytes. ".repeat(20)).unwrap();
-    assert!(SqliteStore::open(&directory.path()).is_err());
+    assert!(SqliteStore::open(&directory.path(), trail_key()).is_err());
 }
 
 #[tokio::test]

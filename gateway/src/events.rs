@@ -7,7 +7,7 @@ use pingora_limits::rate::Rate;
 use runit_core::{Authority, SecurityEvent};
 use tokio::sync::mpsc;
 
-/// Events of one kind from one network in one minute; what is more is counted by metrics only.
+/// Events of one kind from one network in one minute; what is more is only counted.
 const PER_MINUTE: isize = 20;
 /// Events that may wait to be recorded.
 const QUEUE: usize = 1024;
@@ -16,20 +16,22 @@ const QUEUE: usize = 1024;
 pub(crate) struct EventSink {
     queue: mpsc::Sender<SecurityEvent>,
     rate: Rate,
+    authority: Arc<dyn Authority>,
 }
 
 impl EventSink {
     /// A sink and the queue that [`record`] empties.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<SecurityEvent>) {
+    pub(crate) fn new(authority: Arc<dyn Authority>) -> (Self, mpsc::Receiver<SecurityEvent>) {
         let (queue, events) = mpsc::channel(QUEUE);
-        (Self { queue, rate: Rate::new(Duration::from_secs(60)) }, events)
+        (Self { queue, rate: Rate::new(Duration::from_secs(60)), authority }, events)
     }
 
-    /// Sends an event, unless its network has sent too many of the kind. An estimate is good enough for that.
+    /// Sends an event, unless its network has sent too many of the kind (an estimate is good enough for that) or the queue
+    /// is full: it is counted then.
     pub(crate) fn send(&self, event: SecurityEvent) {
-        let network = event.address.map(|address| address.network());
-        if self.rate.observe(&(event.kind, network), 1) <= PER_MINUTE && self.queue.try_send(event).is_err() {
-            tracing::debug!("the queue of security events is full");
+        let (kind, network) = (event.kind, event.address.map(|address| address.network()));
+        if self.rate.observe(&(kind, network), 1) > PER_MINUTE || self.queue.try_send(event).is_err() {
+            self.authority.count(kind);
         }
     }
 }

@@ -89,7 +89,7 @@ impl Node {
         let estates = at_start.control.data_dir.join("spent");
         let spent = SpentFile::create(&estates, node)?;
         let directory = Arc::new(Directory::new(Arc::clone(&spent), refill_queue));
-        let (sink, events) = EventSink::new();
+        let (sink, events) = EventSink::new(Arc::clone(&authority));
         let gateway = Gateway {
             authority: Arc::clone(&authority),
             clock: Arc::clone(&clock),

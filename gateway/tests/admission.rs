@@ -60,6 +60,27 @@ async fn another_address_is_refused_with_the_token_and_with_the_stolen_cookie() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_flood_of_events_some_are_recorded_and_the_others_counted() {
+    const ATTEMPTS: usize = 60;
+    let gateway = TestGateway::start().await;
+    let (id, token) = gateway.session(CAP);
+    gateway.get(&format!("/access/{}", token.expose()), "").await;
+    for _ in 0..ATTEMPTS {
+        let mut thief = gateway.connect_from([127, 0, 0, 2]).await;
+        let credential = bearer(&token);
+        thief.send(&format!("GET /s/{id}/lab HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{credential}\r\n")).await;
+        assert_eq!(thief.answer().await.status, 403);
+    }
+    eventually("each attempt is in the trail or in the count", || {
+        let is_attempt = |kind: &EventKind| *kind == EventKind::SessionHijackAttempt;
+        let recorded = gateway.authority.events().iter().filter(|event| is_attempt(&event.kind)).count();
+        let counted = gateway.authority.counted().iter().filter(|kind| is_attempt(kind)).count();
+        if recorded + counted == ATTEMPTS && counted > 0 { Ok(()) } else { Err((recorded, counted)) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_valid_token_nothing_reaches_the_provider() {
     let gateway = TestGateway::start().await;
     let (id, _) = gateway.session(CAP);

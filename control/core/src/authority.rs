@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::event::SecurityEvent;
+use crate::event::{EventKind, SecurityEvent};
 use crate::id::{NodeId, SessionId};
 use crate::ledger::{Lease, LeaseReport, LeaseRequest, Shortage, Spent, Standing};
 use crate::permit::Rejection;
@@ -76,4 +76,7 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Puts events of the data plane into the audit trail.
     async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), Unavailable>;
+
+    /// An event of the data plane that gets no place in the trail, as there are too many of its kind: it is counted.
+    fn count(&self, _kind: EventKind) {}
 }

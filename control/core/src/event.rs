@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::address::RenterAddress;
 use crate::id::{KeyId, ProviderId, SessionId};
@@ -55,11 +56,15 @@ pub enum EventKind {
     ProviderKeyCreated,
     /// An operator revoked a provider's key.
     ProviderKeyRevoked,
+    /// The store was restored from a backup: what happened after that backup is not in the trail.
+    StoreRestored,
+    /// The trail is not what this node wrote: somebody changed it, put an older one in its place, or changed the sealing key.
+    TrailTampered,
 }
 
 impl EventKind {
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NewProviderRegistered,
         Self::InvalidProviderRegistration,
         Self::SuspiciousProviderUrl,
@@ -80,6 +85,8 @@ impl EventKind {
         Self::OperatorKeyRevoked,
         Self::ProviderKeyCreated,
         Self::ProviderKeyRevoked,
+        Self::StoreRestored,
+        Self::TrailTampered,
     ];
 
     /// The name in logs, in the store and as a metric label.
@@ -105,6 +112,8 @@ impl EventKind {
             Self::OperatorKeyRevoked => "OPERATOR_KEY_REVOKED",
             Self::ProviderKeyCreated => "PROVIDER_KEY_CREATED",
             Self::ProviderKeyRevoked => "PROVIDER_KEY_REVOKED",
+            Self::StoreRestored => "STORE_RESTORED",
+            Self::TrailTampered => "TRAIL_TAMPERED",
         }
     }
 }
@@ -145,6 +154,18 @@ impl SecurityEvent {
     /// An event about nothing in particular yet.
     pub const fn new(kind: EventKind, at: Timestamp) -> Self {
         Self { at, kind, session: None, provider: None, address: None, operator: None, key: None }
+    }
+
+    /// Whom and what it is about, as text under their names in exports.
+    pub fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        let mut add = |name: &str, text: Option<String>| text.map(|text| details.insert(name.into(), text.into()));
+        add("address", self.address.map(|address| address.to_string()));
+        add("key", self.key.map(|key| key.to_string()));
+        add("operator", self.operator.map(|operator| operator.to_string()));
+        add("provider", self.provider.as_ref().map(ToString::to_string));
+        add("session", self.session.map(|id| id.to_string()));
+        details
     }
 
     /// Names the session.

@@ -17,6 +17,7 @@
 //! | [`lease_book`] | which lease the spent bytes belong to |
 //! | [`limit`], [`rate`] | how often somebody may come: exactly N in a window, or so many a second |
 //! | [`event`] | what goes into the audit trail |
+//! | [`trail`] | how its events hang together, and what has been done to them |
 
 pub mod address;
 pub mod authority;
@@ -38,6 +39,7 @@ pub mod sync;
 #[cfg(not(loom))]
 mod sync;
 pub mod time;
+pub mod trail;
 pub mod upstream;
 
 pub use address::{LockMode, NetworkKey, RenterAddress};

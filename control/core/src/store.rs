@@ -15,6 +15,7 @@ use crate::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
+use crate::trail::{Link, TrailMarks};
 
 /// The store could not do it: disk, lock, or damage. The chain is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +130,8 @@ pub trait Store: Send + Sync + 'static {
     /// A session's ledger, brought to `now`; an empty one for a session that never moved a byte.
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError>;
 
-    /// Appends to the audit trail, in order.
+    /// Appends to the audit trail, in order, and moves its sealed head ([`Mark::followed_by`](crate::trail::Mark)): both or
+    /// neither. A head without a valid seal is gone on from, with [`EventKind::TrailTampered`](crate::EventKind) first.
     async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError>;
 
     /// The last `limit` events, oldest first.
@@ -170,4 +172,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes something of no consequence, to see whether the store can be written to.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// The first `limit` events after a place, with their places and hashes, as they stand.
+    async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError>;
+
+    /// Both ends of the audit trail, as they stand.
+    async fn trail_marks(&self) -> Result<TrailMarks, StoreError>;
+
+    /// Removes the oldest events: those beyond the last `keep`, and those from before `before`; moves the trail's sealed
+    /// base after them. Answers how many it removed, at most some thousand: ask again until none are left.
+    async fn prune_events(&self, keep: u64, before: Timestamp) -> Result<u64, StoreError>;
 }

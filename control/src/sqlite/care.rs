@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runit_core::Timestamp;
+use runit_core::trail::TrailKey;
+use runit_core::{EventKind, SecurityEvent, Timestamp};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -72,11 +73,11 @@ pub fn backup(database: &Path, target: &Path) -> Result<u64, CareError> {
 /// Puts a backup where no database is.
 ///
 /// Nobody knows who was where since the backup was made: every lock ends, every token dies, and every workspace counts as
-/// used ([`runit_core::session::Session::restored`]). Agents register again and bring fresh ones.
+/// used ([`runit_core::session::Session::restored`]). Agents register again and bring fresh ones. The audit trail says so.
 ///
 /// # Errors
 /// [`CareError`]; nothing is at `database` then.
-pub fn restore(backup: &Path, database: &Path, now: Timestamp) -> Result<u64, CareError> {
+pub fn restore(backup: &Path, database: &Path, key: &TrailKey, now: Timestamp) -> Result<u64, CareError> {
     for suffix in ["-wal", "-shm", "-journal"] {
         refuse_occupied(&with_suffix(database, suffix))?;
     }
@@ -89,6 +90,7 @@ pub fn restore(backup: &Path, database: &Path, now: Timestamp) -> Result<u64, Ca
             session.restored(now);
             session_rows::update(&transaction, &known, &session)?;
         }
+        event_rows::append(&transaction, key, &[SecurityEvent::new(EventKind::StoreRestored, now)])?;
         transaction.commit()?;
         Ok(())
     })
@@ -100,10 +102,7 @@ pub fn restore(backup: &Path, database: &Path, now: Timestamp) -> Result<u64, Ca
 /// [`CareError`] when it cannot be looked at.
 pub fn check(database: &Path) -> Result<Vec<String>, CareError> {
     let mut db = existing(database)?;
-    let version = migrations::version(&db).map_err(OpenError::from)?;
-    if version < SCHEMA_VERSION {
-        return Err(OpenError::Older { found: version, known: SCHEMA_VERSION }.into());
-    }
+    require_newest(&db)?;
     // One moment for all questions.
     let transaction = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
     let mut problems = structural_problems(&transaction)?;
@@ -179,7 +178,16 @@ fn copy(
     draft.place(target)
 }
 
-fn existing(database: &Path) -> Result<Connection, CareError> {
+/// Refuses what a node would migrate.
+pub(super) fn require_newest(db: &Connection) -> Result<(), CareError> {
+    match migrations::version(db)? {
+        SCHEMA_VERSION => Ok(()),
+        found => Err(OpenError::Older { found, known: SCHEMA_VERSION }.into()),
+    }
+}
+
+/// A connection to a database that is there, of no newer version.
+pub(super) fn existing(database: &Path) -> Result<Connection, CareError> {
     if !database.is_file() {
         return Err(CareError::Missing(database.to_owned()));
     }

@@ -12,7 +12,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema::OpenError;
 
 /// In order; the first one makes version 1.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1_first.sql"), include_str!("migrations/2_operators.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/1_first.sql"),
+    include_str!("migrations/2_operators.sql"),
+    include_str!("migrations/3_trail.sql"),
+];
 
 /// The version that this program brings a file to.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

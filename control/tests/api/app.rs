@@ -221,7 +221,8 @@ impl TestApp {
 
     /// The kinds of the events so far that are one of these, in order.
     pub(crate) async fn events(&self, kinds: &[&str]) -> Vec<String> {
-        let store = runit_control::sqlite::SqliteStore::open(&self.data_dir().join("runit.db")).unwrap();
+        let key = runit_core::trail::TrailKey::new([0; 32]); // nothing is written
+        let store = runit_control::sqlite::SqliteStore::open(&self.data_dir().join("runit.db"), key).unwrap();
         let events = runit_core::Store::events(&store, 1_000).await.unwrap();
         events.iter().map(|event| event.kind.as_str().to_owned()).filter(|kind| kinds.contains(&&**kind)).collect()
     }

@@ -106,6 +106,9 @@ async fn a_backup_is_started_from_and_its_sessions_want_a_fresh_workspace() {
     let restored = command(directory.path(), &["restore", copy.to_str().unwrap()]);
     assert_eq!(answer(&restored).0, Some(0), "{restored:?}");
 
+    let verified = command(directory.path(), &["events", "verify"]);
+    assert_eq!(answer(&verified), (Some(0), "2 events, 1 anchors, 0 findings\n".into()), "the restore is an event");
+
     let program = Program::start(directory.path());
     let heartbeat = json!({ "sessionId": registered["sessionId"] });
     let secret = registered["providerSecret"].as_str().unwrap();

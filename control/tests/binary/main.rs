@@ -1,6 +1,7 @@
 //! The program itself: what it has answered survives `kill -9`, and SIGTERM ends it in an orderly way.
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
+mod audit;
 mod care;
 mod program;
 

@@ -35,6 +35,21 @@ impl Program {
         Self { child, url: format!("http://{address}") }
     }
 
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&self) {
+        let killed = Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Registers a session, if it still answers.
+    pub(crate) async fn try_register(&self, number: usize) -> Result<(), reqwest::Error> {
+        let offer =
+            json!({ "providerId": format!("p-{number}"), "publicUrl": "https://a-b.trycloudflare.com", "token": "t" });
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let request = client.post(format!("{}/provider/session", self.url)).header("content-type", "application/json");
+        request.body(offer.to_string()).send().await.map(drop)
+    }
+
     /// A call that has to succeed.
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(path, &body, None).await;

@@ -10,7 +10,7 @@ use runit_core::session::SessionStatus;
 use runit_core::{SecretHash, Store};
 use rusqlite::Connection;
 
-use crate::store_contract::{at, id};
+use crate::store_contract::{at, id, trail_key};
 
 fn fixture(version: i64) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/migrations/version_{version}.sql"));
@@ -42,7 +42,7 @@ async fn a_store_of_each_earlier_version_is_migrated_with_all_that_was_in_it() {
     for version in 1..=SCHEMA_VERSION {
         let directory = tempfile::tempdir().unwrap();
         let path = made_from(&fixture(version), directory.path());
-        let store = SqliteStore::open(&path).unwrap();
+        let store = SqliteStore::open(&path, trail_key()).unwrap();
 
         let statuses = [SessionStatus::Ready, SessionStatus::Locked, SessionStatus::Recycling, SessionStatus::Removed];
         for (number, status) in (1..).zip(statuses) {
@@ -70,11 +70,11 @@ async fn a_store_of_each_earlier_version_is_migrated_with_all_that_was_in_it() {
 #[test]
 fn a_migrated_store_has_the_schema_of_a_new_one() {
     let new = tempfile::tempdir().unwrap();
-    drop(SqliteStore::open(&new.path().join("runit.db")).unwrap());
+    drop(SqliteStore::open(&new.path().join("runit.db"), trail_key()).unwrap());
     for version in 1..=SCHEMA_VERSION {
         let directory = tempfile::tempdir().unwrap();
         let path = made_from(&fixture(version), directory.path());
-        drop(SqliteStore::open(&path).unwrap());
+        drop(SqliteStore::open(&path, trail_key()).unwrap());
         assert_eq!(schema(&path), schema(&new.path().join("runit.db")), "version {version}");
     }
 }

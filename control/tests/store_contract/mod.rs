@@ -12,6 +12,7 @@ use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage, Spent
 use runit_core::query::{EventFilter, EventsFrom};
 use runit_core::session::{Change, Claim, Ending, Offer, Refusal, Session, SessionState, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store};
+use runit_core::trail::{Finding, TrailKey, Verdict};
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
 use runit_core::{KeyId, LeaseId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp};
 use tokio::task::JoinSet;
@@ -23,7 +24,17 @@ const HOUR: u64 = 3_600_000;
 /// A store that outlives its handles.
 pub(crate) trait Fixture {
     /// Opens it anew, as a restarted process would.
-    fn open(&self) -> Arc<dyn Store>;
+    fn open(&self) -> Arc<dyn Store> {
+        self.open_with(trail_key())
+    }
+
+    /// The same with a key of the caller's for the trail.
+    fn open_with(&self, key: TrailKey) -> Arc<dyn Store>;
+}
+
+/// What seals the trail in all these tests.
+pub(crate) fn trail_key() -> TrailKey {
+    TrailKey::new([7; 32])
 }
 
 macro_rules! store_contract {
@@ -503,4 +514,55 @@ pub(crate) async fn operators_see_sessions_with_their_ledgers_and_providers_with
 pub(crate) async fn a_store_that_can_be_written_to_says_so(fixture: &impl Fixture) {
     fixture.open().probe(at(0)).await.unwrap();
     fixture.open().probe(at(1)).await.unwrap();
+}
+
+async fn verify(store: &dyn Store) -> Verdict {
+    runit_control::anchors::verify(store, &trail_key(), &[]).await.unwrap()
+}
+
+fn events(count: u64, from: u64) -> Vec<SecurityEvent> {
+    (from..from + count).map(|ms| SecurityEvent::new(EventKind::SessionLocked, at(ms)).session(id(ms.into()))).collect()
+}
+
+pub(crate) async fn the_trail_is_a_chain_over_restarts_and_concurrent_writers(fixture: &impl Fixture) {
+    let empty = fixture.open().trail_marks().await.unwrap();
+    assert_eq!((empty.base, empty.head.mark.place), (empty.head, 0));
+    let handles = [fixture.open(), fixture.open()];
+    let mut writers = JoinSet::new();
+    for n in 0..200 {
+        let store = Arc::clone(&handles[usize::from(n % 2 == 0)]);
+        writers.spawn(async move { store.append_events(events(n % 3, n)).await });
+    }
+    assert!(writers.join_all().await.iter().all(Result::is_ok));
+    let store = fixture.open();
+    let Verdict { events: count, findings } = verify(&*store).await;
+    assert_eq!((count, findings), (199, vec![]));
+    let links = store.events_after(150, 10).await.unwrap();
+    assert_eq!(links.iter().map(|link| link.place).collect::<Vec<_>>(), (151..=160).collect::<Vec<_>>());
+    assert_eq!(store.trail_marks().await.unwrap().head.mark.place, 199);
+}
+
+pub(crate) async fn events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.append_events(events(30, 0)).await.unwrap();
+    assert_eq!(store.prune_events(1_000, at(0)).await.unwrap(), 0);
+    assert_eq!(store.prune_events(25, at(0)).await.unwrap(), 5);
+    assert_eq!(fixture.open().prune_events(1_000, at(20)).await.unwrap(), 15);
+    assert_eq!(fixture.open().events(100).await.unwrap(), events(10, 20));
+    fixture.open().append_events(events(1, 30)).await.unwrap();
+    let verdict = verify(&*fixture.open()).await;
+    assert_eq!((verdict.events, verdict.findings), (11, vec![]));
+    assert_eq!(fixture.open().prune_events(0, at(0)).await.unwrap(), 11);
+    fixture.open().append_events(events(2, 31)).await.unwrap();
+    let verdict = verify(&*fixture.open()).await;
+    assert_eq!((verdict.events, verdict.findings), (2, vec![]));
+    assert_eq!(fixture.open().trail_marks().await.unwrap().head.mark.place, 33, "places are not used again");
+}
+
+pub(crate) async fn a_trail_whose_seal_is_of_another_key_goes_on_and_says_so(fixture: &impl Fixture) {
+    fixture.open_with(TrailKey::new([1; 32])).append_events(events(2, 0)).await.unwrap();
+    assert_eq!(verify(&*fixture.open()).await.findings, [Finding::Unsealed("head")]);
+    fixture.open().append_events(events(1, 2)).await.unwrap();
+    let verdict = verify(&*fixture.open()).await;
+    assert_eq!((verdict.events, verdict.findings), (4, vec![Finding::Reported { place: 3 }]));
 }

@@ -12,8 +12,8 @@ use runit_core::authority::{ClaimError, LeaseError, Unavailable};
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent, Standing};
 use runit_core::session::{Change, Claim, Offer, Refusal};
 use runit_core::{
-    AccessToken, Authority, Clock, DirectoryChange, LockMode, NodeId, ProviderId, Rejection, RenterAddress, Secret,
-    SecretHash, SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
+    AccessToken, Authority, Clock, DirectoryChange, EventKind, LockMode, NodeId, ProviderId, Rejection, RenterAddress,
+    Secret, SecretHash, SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -45,6 +45,7 @@ struct State {
     sessions: HashMap<SessionId, (Session, Ledger, Secret)>,
     watchers: Vec<mpsc::UnboundedSender<DirectoryChange>>,
     events: Vec<SecurityEvent>,
+    counted: Vec<EventKind>,
     present: Vec<SessionId>,
 }
 
@@ -154,6 +155,11 @@ impl TestAuthority {
     pub fn standing_of(&self, id: SessionId) -> Standing {
         let cap = self.state().sessions[&id].0.cap_bytes;
         self.ledger(id).standing(cap)
+    }
+
+    /// Events that the data plane did not record.
+    pub fn counted(&self) -> Vec<EventKind> {
+        self.state().counted.clone()
     }
 
     pub fn events(&self) -> Vec<SecurityEvent> {
@@ -269,5 +275,9 @@ impl Authority for TestAuthority {
         self.up().await?;
         self.state().events.extend(events);
         Ok(())
+    }
+
+    fn count(&self, kind: EventKind) {
+        self.state().counted.push(kind);
     }
 }

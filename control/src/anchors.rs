@@ -1,0 +1,142 @@
+//! Anchors of the audit trail: where its head was at some time, written down outside of the store.
+//!
+//! Whoever puts an older store in the place of the present one takes its head, with its seal, along. The anchor file is
+//! brought up to date at each sweep, and the log has an anchor a minute; a trail that lacks what an anchor names was
+//! shortened. Before an anchor replaces another the trail is asked for the older one, so that nothing is covered up.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use runit_config::NodeSettings;
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::store::{Store, StoreError};
+use runit_core::trail::{Mark, SealedMark, TrailKey, Verdict, Verifier};
+use runit_core::{Clock, Timestamp};
+
+use crate::data_dir::DataDir;
+use crate::trail::Trail;
+
+/// The log gets an anchor so often, if there was an event.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+/// Events that are read at one time.
+const PAGE: u32 = 1_000;
+
+/// The file that holds the newest anchor.
+#[derive(Debug, Clone)]
+pub struct AnchorFile(PathBuf);
+
+impl AnchorFile {
+    /// The one that the settings name, or the one in the data directory.
+    pub fn of(settings: &NodeSettings) -> Self {
+        Self(settings.audit.anchor_file.clone().unwrap_or_else(|| DataDir::of(settings).anchor()))
+    }
+
+    /// The anchor; none when there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds something else.
+    pub fn read(&self) -> io::Result<Option<SealedMark>> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the anchor, as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, anchor: &SealedMark) -> io::Result<()> {
+        let draft = self.0.with_extension(format!("anchor.{}", std::process::id()));
+        fs::write(&draft, to_json(anchor) + "\n")?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        fs::rename(draft, &self.0)
+    }
+}
+
+/// Writes anchors for as long as the node runs.
+#[derive(Default)]
+pub(crate) struct Anchors {
+    written: Option<SealedMark>,
+    logged: Option<(Mark, Timestamp)>,
+}
+
+impl Anchors {
+    /// Brings file and log up to date.
+    pub(crate) async fn update(
+        &mut self,
+        file: &AnchorFile,
+        store: &dyn Store,
+        trail: &Trail,
+        clock: &dyn Clock,
+    ) -> Result<(), StoreError> {
+        let marks = store.trail_marks().await?;
+        if self.written == Some(marks.head) {
+            return Ok(());
+        }
+        let before = self.written.or_else(|| file.read().ok().flatten()).filter(|anchor| anchor.mark != Mark::START);
+        let mut head = marks.head;
+        if let Some(before) = before
+            && before.mark.place > marks.base.mark.place
+            && !has(store, before.mark).await?
+        {
+            tracing::error!(place = before.mark.place, "the audit trail was shortened: it lacks an anchored event");
+            trail.record(vec![SecurityEvent::new(EventKind::TrailTampered, clock.now())]).await?;
+            head = store.trail_marks().await?.head;
+        }
+        match file.write(&head) {
+            Ok(()) => self.written = Some(head),
+            Err(error) => tracing::error!(%error, "the audit trail's anchor cannot be written"),
+        }
+        self.log(&head, clock.now());
+        Ok(())
+    }
+
+    fn log(&mut self, head: &SealedMark, now: Timestamp) {
+        let due = self.logged.is_none_or(|(mark, at)| mark != head.mark && now.since(at) >= LOGGED_EVERY);
+        if due && head.mark != Mark::START {
+            self.logged = Some((head.mark, now));
+            tracing::info!(target: "runit_security", "[SECURITY] {now} - TRAIL_ANCHOR: {}", to_json(head));
+        }
+    }
+}
+
+/// Whether the trail still has an event as it was.
+async fn has(store: &dyn Store, mark: Mark) -> Result<bool, StoreError> {
+    let found = store.events_after(mark.place - 1, 1).await?;
+    Ok(found.first().is_some_and(|link| link.place == mark.place && link.hash == Some(mark.hash)))
+}
+
+/// Follows the whole trail, which may grow meanwhile.
+///
+/// # Errors
+/// When the store fails.
+pub async fn verify(store: &dyn Store, key: &TrailKey, anchors: &[SealedMark]) -> Result<Verdict, StoreError> {
+    loop {
+        let base = store.trail_marks().await?.base;
+        let mut verifier = Verifier::new(key.clone(), &base, anchors);
+        let mut ended = false;
+        let marks = loop {
+            let links = store.events_after(verifier.place(), PAGE).await?;
+            links.iter().for_each(|link| verifier.follow(link));
+            // The head is read after the last event; if it is further on, there may be more events by now.
+            let marks = store.trail_marks().await?;
+            if links.is_empty() && (ended || marks.head.mark.place <= verifier.place()) {
+                break marks;
+            }
+            ended = links.is_empty();
+        };
+        // Retention has removed events meanwhile that were to be followed.
+        if marks.base == base {
+            return Ok(verifier.finish(&marks.head));
+        }
+    }
+}
+
+fn to_json(anchor: &SealedMark) -> String {
+    serde_json::to_string(anchor).expect("texts and a number")
+}
