@@ -105,11 +105,18 @@ impl Refusal {
         }
     }
 
-    /// Whether the connection is closed after the answer: who comes too fast pays for a new one each time.
+    /// Whether the connection is closed after the answer: who comes too fast pays for a new one each time, and what
+    /// follows a malformed request may not be meant as another.
     pub(crate) const fn closes(self) -> bool {
         matches!(
             self,
-            Self::TooManyRequests { .. } | Self::TooManyGuesses { .. } | Self::TooManyConnections | Self::NodeFull
+            Self::BadRequest
+                | Self::MethodNotAllowed
+                | Self::ExpectationFailed
+                | Self::TooManyRequests { .. }
+                | Self::TooManyGuesses { .. }
+                | Self::TooManyConnections
+                | Self::NodeFull
         )
     }
 }

@@ -63,36 +63,3 @@ async fn a_head_over_the_limit_is_not_read_to_its_end() {
         assert_eq!(answer.split(' ').nth(1), status, "{length}");
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn forms_that_servers_read_differently_never_reach_the_provider() {
-    let gateway = TestGateway::start().await;
-    let (id, token) = gateway.session(CAP);
-    let auth = bearer(&token);
-    let requests = [
-        format!("GET /s/{id}/x HTTP/1.1\r\n{auth}\r\n"),
-        format!("GET /s/{id}/x HTTP/1.1\r\nHost: a, b\r\n{auth}\r\n"),
-        format!("GET /s/{id}/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n{auth}\r\n"),
-        format!("GET http://a/s/{id}/x HTTP/1.1\r\nHost: a\r\n{auth}\r\n"),
-        format!("GET /s/{id}/../x HTTP/1.1\r\nHost: a\r\n{auth}\r\n"),
-        format!("GET /s/{id}/%2e%2e/x HTTP/1.1\r\nHost: a\r\n{auth}\r\n"),
-        format!("TRACE /s/{id}/x HTTP/1.1\r\nHost: a\r\n{auth}\r\n"),
-        format!("POST /s/{id}/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n{auth}\r\nhello"),
-        format!("POST /s/{id}/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n{auth}\r\n0\r\n\r\n"),
-        format!("GET /s/{id}/x HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n{auth}\r\n"),
-        format!("GET /s/{id}/x HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n{auth}\r\n"),
-        format!("GET /s/{id}/x HTTP/1.1\r\nHost: a\r\n folded: x\r\n{auth}\r\n"),
-        "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(),
-    ];
-    for request in requests {
-        let mut client = gateway.connect().await;
-        client.send(&request).await;
-        tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.expect("half closed");
-        client.drain().await;
-        let answer = String::from_utf8_lossy(&client.received).into_owned();
-        let status = answer.split(' ').nth(1).unwrap_or("closed");
-        assert!(["400", "405", "417", "closed"].contains(&status), "{status} for {request}");
-    }
-    assert!(gateway.upstream.heads().is_empty(), "{:?}", gateway.upstream.heads());
-    assert_eq!(gateway.get(&format!("/s/{id}/x"), &auth).await.status, 200, "another renter is served");
-}

@@ -35,11 +35,16 @@ pub struct Rented {
 
 impl Installation {
     pub fn new(more: &str) -> Self {
+        Self::with("", more)
+    }
+
+    /// With further lines for `[gateway]`, and further sections.
+    pub fn with(gateway_more: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let [gateway, control, admin] = free_addresses();
         let settings = format!(
             "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"http://{gateway}\"\nadmin_listen = \"{admin}\"\n\
-             [control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
+             {gateway_more}[control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
              [upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n{more}",
             directory.path().join("data").display()
         );
@@ -97,7 +102,12 @@ impl Installation {
 
     /// Registers a session at `upstream` and asks for a token.
     pub async fn rent(&self, upstream: SocketAddr) -> Rented {
-        let body = json!({ "providerId": "p", "publicUrl": format!("http://{upstream}"), "token": "secret" });
+        self.rent_with(upstream, "secret").await
+    }
+
+    /// The same, with a credential of the provider's.
+    pub async fn rent_with(&self, upstream: SocketAddr, credential: &str) -> Rented {
+        let body = json!({ "providerId": "p", "publicUrl": format!("http://{upstream}"), "token": credential });
         let (status, session) = self.call("POST", "/provider/session", Some(body)).await;
         assert_eq!(status, 200, "{session}");
         let text = |name: &str| session[name].as_str().expect("a text").to_owned();

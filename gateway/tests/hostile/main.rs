@@ -1,0 +1,262 @@
+//! The real gateway between hostile renters and hostile providers, on bare sockets at both ends.
+//!
+//! Nothing here is an HTTP library's: what such a library cannot send, or would forgive, is the point. After every row of
+//! a table the other renter is asked after: his connection stands, his answers are his own; the gateway has closed what
+//! it opened; its log has grown by a few short lines without a secret.
+#![allow(unreachable_pub, reason = "modules of a test, not of a library")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod house;
+mod recorder;
+mod requests;
+mod wire;
+
+use house::{COOKIE, House, QUERY};
+use recorder::Seen;
+use requests::{Outcome, Row, TABLES};
+
+/// Runs `check` for each row, and tells of all that fail at the end.
+async fn attack(house: &mut House, row: &Row) -> Result<(), String> {
+    let expected = match row.outcome {
+        Outcome::Passes(requests) => requests.len(),
+        Outcome::Refused(_) | Outcome::First(..) | Outcome::Breaks => 1,
+        Outcome::Ends => 0,
+    };
+    let bytes = filled(house, row.bytes);
+    let received = house.exchange(bytes.as_bytes(), expected).await;
+    let seen = house.recorder.take_seen();
+    let statuses: Vec<u16> = received.answers.iter().map(wire::Message::status).collect();
+    let told = || {
+        let seen: Vec<String> = seen.iter().map(Seen::to_string).collect();
+        format!("{}: answers {statuses:?}, rest {}, seen {seen:?}", row.what, received.rest.escape_ascii())
+    };
+    let whole = seen.iter().filter(|seen| matches!(seen, Seen::Request(_))).count();
+    if !received.in_time
+        || !received.rest.is_empty()
+        || whole > received.answers.len()
+        || seen.iter().any(|seen| matches!(seen, Seen::Garbage(..)))
+    {
+        return Err(told());
+    }
+    let fits = match row.outcome {
+        Outcome::Refused(allowed) => {
+            let status = statuses.first().copied().unwrap_or(0);
+            statuses.len() <= 1 && allowed.contains(&status) && seen.is_empty()
+        }
+        Outcome::Passes(requests) => {
+            statuses.iter().all(|status| *status == 200)
+                && statuses.len() == requests.len()
+                && seen.len() == requests.len()
+                && seen.iter().zip(requests).all(|(seen, expected)| is_request(house, seen, expected))
+        }
+        Outcome::First(method, path, framing, body) => {
+            matches!(statuses[..], [200 | 400])
+                && whole <= 1
+                && seen.iter().all(|seen| match seen {
+                    Seen::Request(_) => is_request(house, seen, &(method, path, framing, body)),
+                    _ => true,
+                })
+        }
+        Outcome::Breaks | Outcome::Ends => whole == 0 && statuses.iter().all(|status| *status == 400),
+    };
+    if fits { Ok(()) } else { Err(told()) }
+}
+
+fn is_request(house: &House, seen: &Seen, expected: &(&str, &str, wire::Framing, &str)) -> bool {
+    let Seen::Request(request) = seen else { return false };
+    let (method, target) = request.method_and_target();
+    let path = format!("/s/{}/{}", house.attacker.id, expected.1);
+    let path_fits = target.split('?').next() == Some(&path);
+    (method, request.framing, &request.body[..]) == (expected.0, expected.2, expected.3.as_bytes()) && path_fits
+}
+
+/// A row's bytes with its placeholders filled.
+fn filled(house: &House, bytes: &str) -> String {
+    let (attacker, other) = (&house.attacker, &house.other);
+    let token = attacker.token.expose().to_string();
+    let (name, value) = &attacker.cookie;
+    let credentials = format!("Authorization: token {token}\r\nCookie: mine={COOKIE}; {name}={value}\r\n");
+    let mut bytes = bytes.to_owned();
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        let start = format!("{method} {{S}}/x?{QUERY}=1&token={{TOKEN}} HTTP/1.1\r\nHost: g\r\n{{AUTH}}");
+        bytes = bytes.replace(&format!("{{{method}}}"), &start);
+    }
+    bytes
+        .replace("{MORE}", "GET {S}/smuggled HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n")
+        .replace("{TE}", "Transfer-Encoding: chunked\r\n\r\n")
+        .replace("{WS}", support::WEBSOCKET)
+        .replace("{S}", &format!("/s/{}", attacker.id))
+        .replace("{O}", &format!("/s/{}", other.id))
+        .replace("{AUTH}", &credentials)
+        .replace("{TOKEN}", &token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_servers_read_differently_are_refused_or_read_once() {
+    let mut house = House::start().await;
+    let mut failures = Vec::new();
+    for row in TABLES.iter().copied().flatten() {
+        if let Err(failure) = attack(&mut house, row).await {
+            failures.push(failure);
+        }
+        house.check_after(1).await;
+    }
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
+    let recorded = String::from_utf8_lossy(&house.recorder.bytes()).into_owned();
+    house.expect_no_secret("what the provider was sent", &recorded, false);
+    let metrics = house.metrics_text().await;
+    house.expect_no_secret("the metrics", &metrics, true);
+}
+
+/// The one request that the provider heard.
+async fn heard(house: &House, fields: &str) -> wire::Message {
+    let request = house.request(&house.attacker, "GET", "x", fields);
+    let received = house.exchange(request.as_bytes(), 1).await;
+    let seen = house.recorder.take_seen();
+    let statuses: Vec<u16> = received.answers.iter().map(wire::Message::status).collect();
+    match (&statuses[..], &seen[..]) {
+        ([200], [Seen::Request(request)]) => request.clone(),
+        _ => panic!("{fields:?}: {received:?}, {seen:?}"),
+    }
+}
+
+/// What the gateway says itself is there, once, and right.
+fn expect_ours(house: &House, request: &wire::Message, fields: &str) {
+    let address = house.recorder.address.to_string();
+    let authorization = format!("token {}", house::CREDENTIAL);
+    for (name, value) in [("host", &*address), ("authorization", &*authorization), ("via", "1.1 runit")] {
+        assert_eq!(request.all(name), [value], "{fields:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_hears_nothing_of_what_a_renter_claims() {
+    let mut house = House::start().await;
+    for name in requests::CLAIMS {
+        for name in [(*name).to_owned(), name.replace('-', "_"), name.to_uppercase()] {
+            let fields = format!("{name}: evil.example\r\n{name}: evil.example\r\n");
+            let request = heard(&house, &fields).await;
+            expect_ours(&house, &request, &fields);
+            assert!(!format!("{request:?}").contains("evil"), "{name}: {request:?}");
+        }
+    }
+    house.check_after(3 * requests::CLAIMS.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_takes_nothing_away_that_the_gateway_sets() {
+    let mut house = House::start().await;
+    let origin = format!("http://{}", house.recorder.address);
+    for name in requests::OURS {
+        for options in
+            [(*name).to_owned(), name.to_lowercase(), format!("close, {name}, X-Other"), format!(" ,{name},")]
+        {
+            let ours = "Origin: http://g\r\n";
+            for handshake in [
+                "",
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            ] {
+                let upgrade = if handshake.is_empty() { "" } else { "Connection: Upgrade\r\n" };
+                let fields = format!("{ours}{upgrade}{handshake}Connection: {options}\r\n");
+                let request = heard(&house, &fields).await;
+                expect_ours(&house, &request, &fields);
+                // Whoever has his own Origin dropped is a program to the provider; never another page's.
+                assert!(request.all("origin").iter().all(|value| *value == origin), "{fields:?}");
+                assert_eq!(request.all("connection"), if upgrade.is_empty() { vec![] } else { vec!["Upgrade"] });
+            }
+        }
+    }
+    house.check_after(8 * requests::OURS.len()).await;
+}
+
+/// The provider's answer to one request, as it comes out.
+async fn provoke(house: &mut House, row: &answers::Row, fields: &str) -> Result<(), String> {
+    house.recorder.follow(row.script.clone());
+    let request = house.request(&house.attacker, row.method, "scripted", fields);
+    let received = house.exchange(request.as_bytes(), 1).await;
+    let heard = house.recorder.take_seen().len();
+    let told = |why: &str| {
+        let rest = received.rest.escape_ascii().to_string();
+        format!("{}: {why}: {:?}, interim {:?}, rest {rest:.300}", row.what, received.answers, received.interim)
+    };
+    if !received.in_time {
+        return Err(told("no end in time"));
+    }
+    // A safe request is asked again where a connection that was kept open ends without an answer (RFC 9110, 9.2.2).
+    let asked_again = heard == 2 && row.method == "GET" && matches!(row.script.last(), Some(recorder::Step::Close));
+    if heard != 1 && !asked_again {
+        return Err(told(&format!("{heard} requests at the provider")));
+    }
+    let evil = |message: &wire::Message| format!("{message:?}").contains("evil");
+    if received.answers.iter().any(evil) || !received.interim.is_empty() {
+        return Err(told("something that should not pass"));
+    }
+    let fits = match (row.outcome, &received.answers[..]) {
+        (answers::Fails(status), [answer]) => answer.status() == status && !answer.all("cache-control").is_empty(),
+        (answers::Passes(status, body), [answer]) => (answer.status(), &answer.body[..]) == (status, body.as_bytes()),
+        (answers::CutShort, []) => received.rest.starts_with(b"HTTP/1.1 "),
+        _ => false,
+    };
+    let whole = received.rest.is_empty() || matches!(row.outcome, answers::CutShort);
+    if fits && whole { Ok(()) } else { Err(told("not as it should be")) }
+}
+
+/// The attacked session itself goes on: nothing that the provider said too much is the answer to another request.
+async fn expect_own_answer(house: &House, what: &str) {
+    let request = house.request(&house.attacker, "GET", "after", "Connection: close\r\n");
+    let received = house.exchange(request.as_bytes(), 1).await;
+    let expected = recorder::body_for(&format!("/s/{}/", house.attacker.id));
+    let bodies: Vec<&[u8]> = received.answers.iter().map(|answer| &answer.body[..]).collect();
+    assert_eq!(bodies, [expected.as_bytes()], "after {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_break_the_protocol_end_at_the_gateway() {
+    let mut house = House::start().await;
+    let mut failures = Vec::new();
+    for row in answers::table() {
+        if let Err(failure) = provoke(&mut house, &row, "").await {
+            failures.push(failure);
+        }
+        expect_own_answer(&house, row.what).await;
+        house.check_after(2).await;
+    }
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_are_answered_badly_open_no_tunnel() {
+    let mut house = House::start().await;
+    let mut failures = Vec::new();
+    for row in answers::handshakes() {
+        if let Err(failure) = provoke(&mut house, &row, support::WEBSOCKET).await {
+            failures.push(failure);
+        }
+        expect_own_answer(&house, row.what).await;
+        house.check_after(2).await;
+    }
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_a_provider_may_not_set_do_not_arrive() {
+    let mut house = House::start().await;
+    let mut failures = Vec::new();
+    for line in answers::STRIPPED {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{line}\r\n\r\nok");
+        let row = answers::Row {
+            what: line,
+            method: "GET",
+            script: vec![recorder::Step::Send(answer.into_bytes())],
+            outcome: answers::Passes(200, "ok"),
+        };
+        if let Err(failure) = provoke(&mut house, &row, "").await {
+            failures.push(failure);
+        }
+    }
+    house.check_after(answers::STRIPPED.len()).await;
+    assert!(failures.is_empty(), "{} lines:\n{}", failures.len(), failures.join("\n"));
+}
