@@ -8,7 +8,7 @@ export class Refused extends Error {
   }
 }
 
-/** A token for a free session: `{sessionId, accessToken, url, hardware, pricing}`. */
+/** A token for a free session: `{sessionId, accessToken, url, serverUrl, hardware, pricing}`. */
 export async function requestSession(sessionId) {
   const given = await call("POST", "/renter/request", { body: JSON.stringify({ sessionId }) });
   const url = new URL(given.url);

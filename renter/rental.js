@@ -36,8 +36,8 @@ addEventListener("storage", (event) => {
 setInterval(showHeld, 1000);
 
 /** A session was rented here: remembers and shows it. */
-export function startRental({ sessionId, accessToken, url, hardware }, listed) {
-  localStorage.setItem(KEY, JSON.stringify({ sessionId, accessToken, url, hardware, name: listed.name }));
+export function startRental({ sessionId, accessToken, url, serverUrl, hardware }, listed) {
+  localStorage.setItem(KEY, JSON.stringify({ sessionId, accessToken, url, serverUrl, hardware, name: listed.name }));
   showRental();
   by("rental-title").focus();
 }
@@ -66,7 +66,9 @@ export function showRental() {
 function stored() {
   try {
     const known = JSON.parse(localStorage.getItem(KEY));
-    return typeof known?.accessToken === "string" && /^https?:/.test(known.url) ? known : null;
+    return typeof known?.accessToken === "string" && [known.url, known.serverUrl].every((url) => /^https?:/.test(url))
+      ? known
+      : null;
   } catch {
     return null;
   }
@@ -166,7 +168,7 @@ function showHeld() {
 }
 
 function showElsewhere() {
-  const server = serverUrl(rental);
+  const server = rental.serverUrl;
   by("vscode-url").textContent = `${server}?token=${rental.accessToken}`;
   by("python-snippet").textContent = [
     "from jupyter_kernel_client import JupyterKernelClient",
@@ -175,10 +177,6 @@ function showElsewhere() {
     `                         token="${rental.accessToken}") as kernel:`,
     '    print(kernel.execute("6 * 7"))',
   ].join("\n");
-}
-
-function serverUrl({ url, sessionId }) {
-  return new URL(`/s/${sessionId}/`, url).href;
 }
 
 async function copy(button) {

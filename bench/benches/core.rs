@@ -62,10 +62,10 @@ fn token(criterion: &mut Criterion) {
 /// The decision on a request: once a request.
 fn permit(criterion: &mut Criterion) {
     let session = locked_session();
-    let by_token = Presented { cookie: None, tokens: vec![SecretHash::of(TOKEN)] };
+    let by_token = Presented { cookies: Vec::new(), tokens: vec![SecretHash::of(TOKEN)] };
     // What JupyterLab's page sends: our cookie, and a header of its own that is not ours.
-    let by_cookie = Presented { cookie: Some(SecretHash::of("cookie")), tokens: vec![SecretHash::of("Jupyter's")] };
-    let wrong = Presented { cookie: None, tokens: vec![SecretHash::of("guess")] };
+    let by_cookie = Presented { cookies: vec![SecretHash::of("cookie")], tokens: vec![SecretHash::of("Jupyter's")] };
+    let wrong = Presented { cookies: Vec::new(), tokens: vec![SecretHash::of("guess")] };
     let (home, elsewhere) = (address(1), address(2));
     let mut group = criterion.benchmark_group("authorize");
     for (name, presented, from) in [

@@ -14,6 +14,7 @@ mod check;
 mod limits;
 mod live;
 mod node;
+mod origins;
 mod overlay;
 mod problem;
 mod secret;

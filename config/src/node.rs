@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::check::Checks;
 use crate::limits::Limits;
-use crate::secret;
+use crate::{origins, secret};
 
 /// Everything a node can be told.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// The gateway as renters' browsers name it: scheme, host and port, nothing after them.
     pub public_url: Url,
+    /// Where every rental has a host name of its own, `<label>.<sessions_host>`, with the scheme and port of
+    /// `public_url`: the name that they are under. None: all rentals share the origin of `public_url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions_host: Option<String>,
     /// Address and port of metrics and operator calls. Other than loopback only with `operator_key`.
     pub admin_listen: SocketAddr,
     /// What the admin listener demands as `Authorization: Bearer`; at least 16 characters. None: it demands nothing,
@@ -183,6 +187,7 @@ impl Default for Gateway {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: local_url(8080),
+            sessions_host: None,
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             operator_key: None,
             head_max_bytes: 32 * 1024,
@@ -251,6 +256,7 @@ impl NodeSettings {
         self.control.check(checks);
         self.quota.check(checks);
         self.audit.check(checks);
+        origins::check(&self.gateway, &self.control, checks);
         checks.hosts("upstream.hosts", &self.upstream.hosts);
         checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);
         checks.not_empty("log.filter", &self.log.filter);

@@ -144,7 +144,7 @@ size = 1
     assert!(
         report.contains("unknown section, expected one of audit, control, gateway, limits, lock, log, quota, upstream")
     );
-    assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `admin_listen`, `operator_key`"));
+    assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `sessions_host`, `admin_listen`"));
 }
 
 #[test]
@@ -224,8 +224,32 @@ fn keys_that_must_fit_together_are_checked_together() {
             "[quota]\nlease_ttl_seconds = 5",
             "quota.renewal_wait_ms (not set): must be shorter than quota.lease_ttl_seconds",
         ),
+        (
+            "[gateway]\nsessions_host = \"notebooks.example\"",
+            "gateway.sessions_host (runit.toml:2): needs https:// in gateway.public_url unless it is local",
+        ),
+        (
+            "[gateway]\nsessions_host = \"runit.example\"\npublic_url = \"https://runit.example\"",
+            "gateway.sessions_host (runit.toml:2): must not be the host of gateway.public_url or a parent of it",
+        ),
+        (
+            "[gateway]\nsessions_host = \"runit.example\"\npublic_url = \"https://notrunit.example\"\n\
+             [control]\npublic_url = \"https://control.runit.example\"",
+            "gateway.sessions_host (runit.toml:2): must not be the host of control.public_url or a parent of it",
+        ),
     ] {
         assert_eq!(complaints(node(text, &[])), [complaint]);
+    }
+}
+
+#[test]
+fn rentals_may_have_names_beside_the_gateways_or_below_localhost() {
+    for text in [
+        "[gateway]\nsessions_host = \"notebooks.test\"\npublic_url = \"https://gateway.runit.example\"",
+        "[gateway]\nsessions_host = \"sessions.runit.example\"\npublic_url = \"https://runit.example\"",
+        "[gateway]\nsessions_host = \"localhost\"\npublic_url = \"http://localhost:8080\"",
+    ] {
+        assert!(node(text, &[]).unwrap().gateway.sessions_host.is_some());
     }
 }
 
@@ -248,6 +272,10 @@ fn values_out_of_range_are_refused() {
         ("gateway", "public_url = \"ftp://example.org\""),
         ("gateway", "public_url = \"https://example.org/runit\""),
         ("gateway", "public_url = \"https://user@example.org\""),
+        ("gateway", "sessions_host = \"127.0.0.1\""),
+        ("gateway", "sessions_host = \"Notebooks.localhost\""),
+        ("gateway", "sessions_host = \"notebooks.localhost.\""),
+        ("gateway", "sessions_host = \"notebooks.localhost:8080\""),
         ("gateway", "operator_key = \"short\""),
         ("gateway", "head_max_bytes = 1023"),
         ("gateway", "head_timeout_ms = 0"),

@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     ExpectationFailed,
     /// No such place.
     NotFound,
+    /// A host name that nothing of ours is served under.
+    WrongHost,
     /// Token, cookie or address do not do.
     Rejected(Rejection),
     /// A web page of another origin made the browser send this.
@@ -62,6 +64,7 @@ impl Refusal {
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             Self::ExpectationFailed => (S::EXPECTATION_FAILED, "expectation_failed", "Expectation not supported"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
+            Self::WrongHost => (S::MISDIRECTED_REQUEST, "wrong_host", "Nothing is served under this host name"),
             Self::Rejected(Rejection::NoCredential) => (S::UNAUTHORIZED, "no_credential", "Access token required"),
             Self::Rejected(Rejection::InvalidToken) => (S::FORBIDDEN, "invalid_token", "Invalid or expired token"),
             Self::Rejected(Rejection::AlreadyInUse) => (S::CONFLICT, "already_in_use", "Session already in use"),

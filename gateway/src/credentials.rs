@@ -6,25 +6,36 @@
 
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
-use runit_core::{AccessToken, Presented, SecretHash, SessionId};
+use runit_core::{AccessToken, Presented, Secret, SessionId};
 
-/// Cookies of this prefix are the gateway's own: they are never passed on, in either direction.
+/// Cookies of this prefix, and of this prefix behind [`HOST_PREFIX`], are the gateway's own: they are never passed on, in
+/// either direction.
 pub(crate) const COOKIE_PREFIX: &str = "runit-";
+/// Browsers let no other host and no page without TLS set a cookie of this prefix (RFC 6265bis, section 4.1.3.2).
+const HOST_PREFIX: &str = "__Host-";
+/// Cookies of one name that are looked at: one is ours, others come from pages of hosts beside it.
+const MOST_COOKIES: usize = 8;
 
-/// The name of a session's cookie.
-pub(crate) fn cookie_name(session: SessionId) -> String {
-    format!("{COOKIE_PREFIX}{session}")
+/// The name of a session's cookie; `secure` where renters come over TLS.
+pub(crate) fn cookie_name(session: SessionId, secure: bool) -> String {
+    let prefix = if secure { HOST_PREFIX } else { "" };
+    format!("{prefix}{COOKIE_PREFIX}{session}")
 }
 
 /// Collects what a request presents for `session`.
-pub(crate) fn presented(headers: &HeaderMap, query: Option<&[u8]>, session: SessionId) -> Presented {
-    let name = cookie_name(session);
-    let cookie = cookie_pairs(headers)
-        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .map(SecretHash::of);
+pub(crate) fn presented(headers: &HeaderMap, query: Option<&[u8]>, session: SessionId, secure: bool) -> Presented {
+    let cookies = cookie_values(headers, session, secure).map(|secret| secret.hash()).collect();
     let tokens = authorization_tokens(headers).chain(query_tokens(query)).map(|token| token.hash()).collect();
-    Presented { cookie, tokens }
+    Presented { cookies, tokens }
+}
+
+/// The values of the cookies of the session's name.
+pub(crate) fn cookie_values(headers: &HeaderMap, session: SessionId, secure: bool) -> impl Iterator<Item = Secret> {
+    let name = cookie_name(session, secure);
+    cookie_pairs(headers)
+        .filter_map(move |pair| std::str::from_utf8(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?).ok())
+        .take(MOST_COOKIES)
+        .map(Secret::new)
 }
 
 /// The tokens in `Authorization` lines; the scheme's case does not matter (RFC 9110, section 11.1).
@@ -74,15 +85,24 @@ fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// The cookies that the provider may see, as one line; none if there are none.
 pub(crate) fn foreign_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let kept: Vec<&[u8]> =
-        cookie_pairs(headers).filter(|pair| !pair.is_empty() && !pair.starts_with(COOKIE_PREFIX.as_bytes())).collect();
+    let kept: Vec<&[u8]> = cookie_pairs(headers).filter(|pair| !pair.is_empty() && !is_ours(pair)).collect();
     (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
+}
+
+fn is_ours(pair: &[u8]) -> bool {
+    // Some browsers take the prefix in any case, and some servers fold names.
+    let starts_with = |text: &[u8], prefix: &str| {
+        text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let name = if starts_with(pair, HOST_PREFIX) { &pair[HOST_PREFIX.len()..] } else { pair };
+    starts_with(name, COOKIE_PREFIX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use runit_core::SecretHash;
 
     const TOKEN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     const OTHER: &str = "11111111-10b1-426f-9247-bb680e5fe0c8";
@@ -103,28 +123,32 @@ mod tests {
     fn tokens_are_found_wherever_jupyter_clients_put_them() {
         for scheme in ["token", "Token", "Bearer", "bearer"] {
             let headers = headers(&[("authorization", &format!("{scheme} {TOKEN}"))]);
-            assert_eq!(presented(&headers, None, session()).tokens, [hash(TOKEN)], "{scheme}");
+            assert_eq!(presented(&headers, None, session(), false).tokens, [hash(TOKEN)], "{scheme}");
         }
         let query = format!("a=1&token={TOKEN}");
-        assert_eq!(presented(&HeaderMap::new(), Some(query.as_bytes()), session()).tokens, [hash(TOKEN)]);
+        assert_eq!(presented(&HeaderMap::new(), Some(query.as_bytes()), session(), false).tokens, [hash(TOKEN)]);
         let headers = headers(&[("authorization", &format!("token {OTHER}"))]);
-        let both = presented(&headers, Some(query.as_bytes()), session());
+        let both = presented(&headers, Some(query.as_bytes()), session(), false);
         assert_eq!(both.tokens, [hash(OTHER), hash(TOKEN)]);
     }
 
     #[test]
     fn what_cannot_be_a_token_of_ours_is_not_taken_for_one() {
         let headers = headers(&[("authorization", "Basic dXNlcjpwYXNz"), ("authorization", "token 0123456789abcdef")]);
-        assert!(presented(&headers, Some(b"token=&token=abc&xtoken=1"), session()).tokens.is_empty());
+        assert!(presented(&headers, Some(b"token=&token=abc&xtoken=1"), session(), false).tokens.is_empty());
     }
 
     #[test]
-    fn only_the_sessions_own_cookie_counts() {
-        let line = format!("a=b; runit-00000000-0000-4000-8000-000000000002=other; {}=mine", cookie_name(session()));
-        let found = presented(&headers(&[("cookie", &line)]), None, session());
-        assert_eq!(found.cookie, Some(hash("mine")));
-        let none = headers(&[("cookie", &format!("x{}=mine", cookie_name(session())))]);
-        assert_eq!(presented(&none, None, session()).cookie, None);
+    fn only_the_sessions_own_cookies_count() {
+        let name = cookie_name(session(), false);
+        let line =
+            format!("a=b; runit-00000000-0000-4000-8000-000000000002=other; {name}=mine;{name}=tossed; x{name}=no");
+        let cookies = headers(&[("cookie", &line), ("cookie", &format!("{name}=\"quoted\""))]);
+        assert_eq!(presented(&cookies, None, session(), false).cookies, ["mine", "tossed", "\"quoted\""].map(hash));
+        assert!(presented(&cookies, None, session(), true).cookies.is_empty(), "not set over TLS");
+        let secure = headers(&[("cookie", &format!("__Host-{name}=mine"))]);
+        assert_eq!(presented(&secure, None, session(), true).cookies, [hash("mine")]);
+        assert!(presented(&secure, None, session(), false).cookies.is_empty());
     }
 
     #[test]
@@ -147,6 +171,10 @@ mod tests {
     fn foreign_cookies_pass_and_ours_stay_here() {
         let headers = headers(&[("cookie", "_xsrf=2|a|b; runit-x=1"), ("cookie", "runit-y=2;  lab=3;")]);
         assert_eq!(foreign_cookies(&headers), Some(b"_xsrf=2|a|b; lab=3".to_vec()));
+        let imitated =
+            [("cookie", "__Host-runit-x=1; __host-RUNIT-x=1; RUNIT-x=1; __Host-lab=1; runit=1; x=\"a b,c\"")];
+        let foreign = foreign_cookies(&self::headers(&imitated));
+        assert_eq!(foreign, Some(b"__Host-lab=1; runit=1; x=\"a b,c\"".to_vec()));
         let mut only_ours = HeaderMap::new();
         only_ours.insert("cookie", HeaderValue::from_static("runit-x=1"));
         assert_eq!(foreign_cookies(&only_ours), None);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use runit_core::session::SessionStatus;
-use runit_core::{DirectoryChange, SecretHash, SessionId, SessionView};
+use runit_core::{DirectoryChange, HostLabel, SecretHash, SessionId, SessionView};
 use runit_spent::SpentFile;
 use tokio::sync::{Notify, mpsc};
 
@@ -22,11 +22,11 @@ const LAG: Duration = Duration::from_secs(1);
 /// Sessions that are not in the directory any more.
 type Gone = HashMap<SessionId, Weak<LiveSession>>;
 
-/// All sessions by id, and the locked ones by the token of their lock.
+/// All sessions by id, and the locked ones by the label of their rental.
 #[derive(Debug)]
 pub(crate) struct Directory {
     sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
-    sessions_by_lock: papaya::HashMap<SecretHash, SessionId>,
+    sessions_by_label: papaya::HashMap<HostLabel, SessionId>,
     /// Held while a change is applied, so that two changes to a session do not cross. In it: sessions that are gone, for
     /// as long as their leases are not settled. One that comes back is the same one, with the same counters.
     changing: Mutex<Gone>,
@@ -41,7 +41,7 @@ impl Directory {
     pub(crate) fn new(spent: Arc<SpentFile>, refills: mpsc::UnboundedSender<Arc<LiveSession>>) -> Self {
         Self {
             sessions: papaya::HashMap::new(),
-            sessions_by_lock: papaya::HashMap::new(),
+            sessions_by_label: papaya::HashMap::new(),
             changing: Mutex::default(),
             changed: Notify::new(),
             loaded: AtomicBool::new(false),
@@ -83,8 +83,15 @@ impl Directory {
 
     /// The session whose lock was taken with this token.
     pub(crate) fn session_locked_by(&self, token: SecretHash) -> Option<Arc<LiveSession>> {
-        let id = *self.sessions_by_lock.pin().get(&token)?;
-        self.session(id)
+        let session = self.session_with_label(HostLabel::of(token))?;
+        session.view().lock.as_ref().is_some_and(|lock| lock.token == token).then_some(session)
+    }
+
+    /// The session whose rental has this label.
+    pub(crate) fn session_with_label(&self, label: HostLabel) -> Option<Arc<LiveSession>> {
+        let id = *self.sessions_by_label.pin().get(&label)?;
+        // Between two changes the map may be behind the session.
+        self.session(id).filter(|session| session.view().label() == Some(label))
     }
 
     /// How many sessions there are.
@@ -136,8 +143,8 @@ impl Directory {
         match self.session(view.id) {
             Some(session) => self.update(&session, view),
             None => {
-                if let Some(lock) = &view.lock {
-                    self.sessions_by_lock.pin().insert(lock.token, view.id);
+                if let Some(label) = view.label() {
+                    self.sessions_by_label.pin().insert(label, view.id);
                 }
                 if let Some(session) = gone.remove(&view.id).and_then(|session| session.upgrade()) {
                     session.update(view);
@@ -156,20 +163,20 @@ impl Directory {
         if view.revision <= old.revision {
             return;
         }
-        let locks = self.sessions_by_lock.pin();
-        if let Some(lock) = &old.lock {
-            locks.remove(&lock.token);
+        let labels = self.sessions_by_label.pin();
+        if let Some(label) = old.label() {
+            labels.remove(&label);
         }
-        if let Some(lock) = &view.lock {
-            locks.insert(lock.token, view.id);
+        if let Some(label) = view.label() {
+            labels.insert(label, view.id);
         }
         session.update(view);
     }
 
     fn remove(&self, id: SessionId, gone: &mut Gone) {
         if let Some(session) = self.sessions.pin().remove(&id).cloned() {
-            if let Some(lock) = &session.view().lock {
-                self.sessions_by_lock.pin().remove(&lock.token);
+            if let Some(label) = session.view().label() {
+                self.sessions_by_label.pin().remove(&label);
             }
             session.cut_all(Cut::LockedOut);
             gone.retain(|_, session| session.strong_count() > 0);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
 use runit_config::LiveSettings;
 use runit_core::authority::ClaimError;
@@ -12,20 +11,21 @@ use runit_core::permit::{Decision, authorize};
 use runit_core::rate::Rate;
 use runit_core::session::Claim;
 use runit_core::{
-    AccessToken, Authority, Clock, EventKind, LockMode, Permit, Presented, Rejection, Secret, SecretHash,
-    SecurityEvent, SessionId, SessionView, Timestamp,
+    Authority, Clock, EventKind, HostLabel, LockMode, Permit, Presented, Rejection, SecretHash, SecurityEvent,
+    SessionId, SessionView, Timestamp,
 };
-use uuid::Uuid;
 
 use crate::answer::{Answer, Refusal};
 use crate::connection::Connection;
-use crate::credentials::{cookie_name, presented, query_tokens, without_tokens};
+use crate::credentials::presented;
 use crate::directory::Directory;
+use crate::entrance::{opens_page_by_token, with_query};
 use crate::events::EventSink;
 use crate::guesses::Guesses;
 use crate::live::{Drought, LiveSession, same_lock};
 use crate::metrics::Metrics;
 use crate::request_policy;
+use crate::sites::{Site, Sites};
 use crate::target::{self, BadTarget, Place, Target};
 
 /// While others hold the last bytes of a cap: when to try again, in seconds.
@@ -40,8 +40,18 @@ pub(crate) struct Gateway {
     pub(crate) guesses: Guesses,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: LiveSettings,
+    pub(crate) sites: Sites,
     /// Whether renters reach the gateway over TLS: cookies are `Secure` then.
     pub(crate) secure: bool,
+}
+
+/// Which session a request is for.
+struct Wanted {
+    /// The one that the path names.
+    id: SessionId,
+    place: Place,
+    /// The host that it is asked of.
+    site: Site,
 }
 
 /// A request that may be passed on, bound to its session.
@@ -64,15 +74,20 @@ impl Gateway {
         if !self.directory.is_loaded().await {
             return Err(Refusal::AuthorityUnavailable.into());
         }
+        let site = self.sites.named_by(&head.headers).ok_or(Refusal::WrongHost)?;
         let (path, query) = split_target(head.raw_path());
-        match target::read(path) {
-            Ok(Target::Access(token)) if head.method == Method::GET => {
-                Err(self.access(token, head, connection).await.unwrap_or_else(|refusal| refusal))
+        match (site, target::read(path)) {
+            (_, Err(BadTarget::Malformed)) => Err(Refusal::BadRequest.into()),
+            (Site::Shared | Site::Main, Ok(Target::Access(token))) => {
+                Err(self.access(&token, site, head, connection).await.unwrap_or_else(|refusal| refusal))
             }
-            Ok(Target::Access(_)) => Err(Refusal::MethodNotAllowed.into()),
-            Ok(Target::Session(id, place)) => self.session(id, place, head, (path, query), connection).await,
-            Err(BadTarget::Malformed) => Err(Refusal::BadRequest.into()),
-            Err(BadTarget::Unknown) => Err(Refusal::NotFound.into()),
+            (Site::Rental(label), Ok(Target::Ticket(ticket))) => {
+                Err(self.enter(&ticket, label, head, connection).unwrap_or_else(|refusal| refusal))
+            }
+            (Site::Shared | Site::Rental(_), Ok(Target::Session(id, place))) => {
+                self.session(Wanted { id, place, site }, head, (path, query), connection).await
+            }
+            _ => Err(Refusal::NotFound.into()),
         }
     }
 
@@ -83,44 +98,22 @@ impl Gateway {
         place.requests().admit(rate_of(rate), place.now()).map_err(too_many_requests)
     }
 
-    /// The hand-over link: takes the lock and sends the browser to its JupyterLab.
-    async fn access(
-        &self,
-        token: AccessToken,
-        head: &RequestHeader,
-        connection: &Arc<Connection>,
-    ) -> Result<Answer, Answer> {
-        if let Some(session) = self.directory.session_locked_by(token.hash()) {
-            let view = session.view();
-            if self.holds_cookie(&view, &head.headers, connection) {
-                return Ok(Answer::Redirect { location: lab_path(view.id), cookie: None });
-            }
-        }
-        let (view, cookie) = self.claim_for_browser(token.hash(), None, connection).await?;
-        Ok(Answer::Redirect { location: lab_path(view.id), cookie: Some(cookie) })
-    }
-
     /// Anything under `/s/{id}/`.
     async fn session(
         &self,
-        id: SessionId,
-        place: Place,
+        wanted: Wanted,
         head: &RequestHeader,
         (path, query): (&[u8], Option<&[u8]>),
         connection: &Arc<Connection>,
     ) -> Result<Admitted, Answer> {
-        let presented = presented(&head.headers, query, id);
-        let session = match self.directory.session(id) {
+        let presented = presented(&head.headers, query, wanted.id, self.secure);
+        let session = match self.find(&wanted) {
             Some(session) => session,
-            None => self.look_up(id, &presented, connection).await?,
+            None => self.look_up(&wanted, &presented, connection).await?,
         };
         if let Some(location) = opens_page_by_token(head, path, query) {
-            if self.holds_cookie(&session.view(), &head.headers, connection) {
-                return Err(Answer::Redirect { location, cookie: None });
-            }
-            let token = query_tokens(query).next().ok_or(Rejection::InvalidToken)?;
-            let (_, cookie) = self.claim_for_browser(token.hash(), Some(id), connection).await?;
-            return Err(Answer::Redirect { location, cookie: Some(cookie) });
+            let opened = self.open_page(&session, location, head, query, connection).await;
+            return Err(opened.unwrap_or_else(|refusal| refusal));
         }
         let (view, permit) = self.authorize(&session, &presented, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
@@ -128,7 +121,7 @@ impl Gateway {
         if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
             return Err(Refusal::ForeignOrigin.into());
         }
-        match place {
+        match wanted.place {
             Place::Open => {}
             Place::Closed => return Err(Refusal::ClosedPlace.into()),
             Place::MissingSlash => {
@@ -139,6 +132,17 @@ impl Gateway {
         self.bind(&session, &view, connection).await?;
         let upgrade = request_policy::is_upgrade(&head.headers);
         Ok(Admitted { session, view, upgrade })
+    }
+
+    /// The session that path and host name, as far as this node knows. A rental's host is its own alone: a free session
+    /// has none.
+    fn find(&self, wanted: &Wanted) -> Option<Arc<LiveSession>> {
+        match wanted.site {
+            Site::Rental(label) => {
+                self.directory.session_with_label(label?).filter(|session| session.id() == wanted.id)
+            }
+            Site::Shared | Site::Main => self.directory.session(wanted.id),
+        }
     }
 
     /// The permit of a request, taking the lock where the session is free.
@@ -167,17 +171,21 @@ impl Gateway {
     }
 
     /// A session that this node does not know (yet), by way of a token that opens it. Nobody learns from the answer which
-    /// sessions there are.
+    /// sessions there are. On a rental's own host only the token counts that its name comes from.
     async fn look_up(
         &self,
-        id: SessionId,
+        wanted: &Wanted,
         presented: &Presented,
         connection: &Connection,
     ) -> Result<Arc<LiveSession>, Answer> {
-        if presented.tokens.is_empty() && presented.cookie.is_none() {
+        if presented.tokens.is_empty() && presented.cookies.is_empty() {
             return Err(Rejection::NoCredential.into());
         }
-        self.claim_any(id, presented, connection).await
+        let mut presented = presented.clone();
+        if let Site::Rental(label) = wanted.site {
+            presented.tokens.retain(|&token| Some(HostLabel::of(token)) == label);
+        }
+        self.claim_any(wanted.id, &presented, connection).await
     }
 
     /// A program's first use: takes the lock with the first of its tokens that does.
@@ -214,22 +222,8 @@ impl Gateway {
         Err(refused.into())
     }
 
-    /// A browser's first use: takes the lock, and a cookie goes with it.
-    async fn claim_for_browser(
-        &self,
-        token: SecretHash,
-        session: Option<SessionId>,
-        connection: &Connection,
-    ) -> Result<(Arc<SessionView>, HeaderValue), Answer> {
-        let secret = Secret::new(Uuid::new_v4().as_simple().to_string());
-        let view = self.claim(token, session, Some(secret.hash()), connection).await?;
-        let cookie = self.cookie(view.id, &secret);
-        let session = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
-        Ok((session.view(), cookie))
-    }
-
     /// Asks the authority, unless this address has asked about too many tokens that opened nothing.
-    async fn claim(
+    pub(crate) async fn claim(
         &self,
         token: SecretHash,
         session: Option<SessionId>,
@@ -301,7 +295,7 @@ impl Gateway {
         Err(Refusal::CapReached { retry_after: RESERVED_RETRY_SECONDS })
     }
 
-    fn lock_mode(&self) -> LockMode {
+    pub(crate) fn lock_mode(&self) -> LockMode {
         self.settings.load().lock.mode
     }
 
@@ -309,22 +303,8 @@ impl Gateway {
         free_at.since(self.clock.now()).as_secs().max(1)
     }
 
-    fn holds_cookie(&self, view: &SessionView, headers: &HeaderMap, connection: &Connection) -> bool {
-        let by_cookie = Presented { tokens: Vec::new(), ..presented(headers, None, view.id) };
-        matches!(authorize(view, &by_cookie, connection.address(), self.lock_mode()), Ok(Decision::Pass(_)))
-    }
-
-    /// For all paths, so that the hand-over link knows its browser again; HttpOnly, since no script needs it.
-    fn cookie(&self, session: SessionId, secret: &Secret) -> HeaderValue {
-        let secure = if self.secure { "; Secure" } else { "" };
-        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{secure}", cookie_name(session), secret.expose());
-        let mut cookie = HeaderValue::try_from(cookie).expect("an id and a simple UUID are plain ASCII");
-        cookie.set_sensitive(true);
-        cookie
-    }
-
     /// Rejections that the authority was not asked about, and so has not recorded.
-    fn note_rejection(&self, rejection: Rejection, session: SessionId, connection: &Connection) {
+    pub(crate) fn note_rejection(&self, rejection: Rejection, session: SessionId, connection: &Connection) {
         let kind = match rejection {
             Rejection::NoCredential => return,
             Rejection::InvalidToken => EventKind::InvalidAccessAttempt,
@@ -349,36 +329,9 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-fn lab_path(session: SessionId) -> String {
-    format!("{}lab", runit_core::session::base_path(session))
-}
-
 fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     match target.iter().position(|&c| c == b'?') {
         Some(at) => (&target[..at], Some(&target[at + 1..])),
         None => (target, None),
     }
-}
-
-/// Path and query without tokens, for a `Location` of ours; `None` if it is not plain ASCII.
-fn with_query(path: &[u8], query: Option<&[u8]>) -> Option<String> {
-    let query = query.map(without_tokens).filter(|query| !query.is_empty());
-    let target = match query {
-        Some(query) => [path, b"?", &query[..]].concat(),
-        None => path.to_vec(),
-    };
-    String::from_utf8(target).ok().filter(|target| target.is_ascii())
-}
-
-/// A person opens a page with `?token=`: where to go on without it. Jupyter does the same, so that the token stays
-/// neither in the address bar nor in a `Referer`. Programs, which do not ask for `text/html`, are served directly.
-fn opens_page_by_token(head: &RequestHeader, path: &[u8], query: Option<&[u8]>) -> Option<String> {
-    let asks_for_page = head.headers.get(header::ACCEPT).is_some_and(|value| contains(value.as_bytes(), b"text/html"));
-    let navigates = head.headers.get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
-    let by_token = query_tokens(query).next().is_some();
-    if head.method == Method::GET && asks_for_page && navigates && by_token { with_query(path, query) } else { None }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }

@@ -18,6 +18,7 @@ mod connection;
 mod counters;
 mod credentials;
 mod directory;
+mod entrance;
 mod events;
 mod fields;
 mod files;
@@ -38,9 +39,11 @@ mod proxy;
 mod quota;
 mod request_policy;
 mod settlement;
+mod sites;
 mod target;
 #[cfg(test)]
 mod testing;
+mod ticket;
 mod tunnel;
 
 pub use admin::{Admin, Cutter, Source};

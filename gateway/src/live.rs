@@ -60,6 +60,8 @@ pub(crate) struct LiveSession {
     open_websockets: AtomicUsize,
     /// What its requests have used of their rate.
     pub(crate) requests: RateCell,
+    /// When the last ticket that was taken here was issued, in Unix milliseconds. Relaxed: the maximum alone decides.
+    last_ticket: AtomicU64,
 }
 
 /// One connection's place in its session.
@@ -115,6 +117,7 @@ impl LiveSession {
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
             requests: RateCell::default(),
+            last_ticket: AtomicU64::new(0),
         }
     }
 
@@ -150,6 +153,11 @@ impl LiveSession {
     /// A place for one more WebSocket, if there are fewer than `most`.
     pub(crate) fn enter_websocket(self: &Arc<Self>, most: usize) -> Option<WebSocketPlace> {
         count_up(&self.open_websockets, most).then(|| WebSocketPlace(Arc::clone(self)))
+    }
+
+    /// Takes a ticket that was issued then; `false` if it was taken before, or a later one was.
+    pub(crate) fn take_ticket(&self, issued_at_ms: u64) -> bool {
+        self.last_ticket.fetch_max(issued_at_ms, Ordering::Relaxed) < issued_at_ms
     }
 
     /// Remembers a connection, so that it can be cut and fed.

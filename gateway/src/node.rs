@@ -25,6 +25,7 @@ use crate::live::LiveSession;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::proxy::Proxy;
+use crate::sites::Sites;
 
 /// Pingora's configuration, as the settings have it.
 pub fn server_conf(settings: &NodeSettings) -> ServerConf {
@@ -98,6 +99,7 @@ impl Node {
             guesses: Guesses::new(at_start.limits.guesses_per_address),
             metrics: Arc::clone(&metrics),
             settings: settings.clone(),
+            sites: Sites::new(&at_start.gateway),
             secure: at_start.gateway.public_url.scheme() == "https",
         };
         let leasing = Leasing {

@@ -3,14 +3,18 @@
 use percent_encoding::percent_decode;
 use runit_core::{AccessToken, SessionId};
 
+use crate::ticket::Ticket;
+
 /// Layers of percent-encoding in a path. Jupyter's own clients use one.
 const MAX_LAYERS: usize = 4;
 
 /// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// `GET /access/{token}`: the hand-over link.
+    /// `/access/{token}`: the hand-over link.
     Access(AccessToken),
+    /// `/access/{ticket}`: the way from there into a rental's own host.
+    Ticket(Ticket),
     /// `/s/{sessionId}/...`: a session's Jupyter.
     Session(SessionId, Place),
 }
@@ -51,9 +55,10 @@ pub(crate) fn read(path: &[u8]) -> Result<Target, BadTarget> {
     {
         return Err(BadTarget::Malformed);
     }
-    if let Some(token) = path.strip_prefix(b"/access/") {
-        let token = std::str::from_utf8(token).ok().and_then(AccessToken::parse);
-        return token.map(Target::Access).ok_or(BadTarget::Unknown);
+    if let Some(word) = path.strip_prefix(b"/access/") {
+        let word = std::str::from_utf8(word).map_err(|_| BadTarget::Unknown)?;
+        let token = AccessToken::parse(word).map(Target::Access);
+        return token.or_else(|| Ticket::parse(word).map(Target::Ticket)).ok_or(BadTarget::Unknown);
     }
     let rest = path.strip_prefix(b"/s/").ok_or(BadTarget::Unknown)?;
     let end = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());

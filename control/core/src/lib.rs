@@ -7,6 +7,7 @@
 //! | module | answers |
 //! | --- | --- |
 //! | [`id`], [`secret`], [`time`], [`address`] | what a thing is called, and when and where from |
+//! | [`label`] | the host name of a rental's own origin |
 //! | [`session`] | which state a session is in, and what may change it |
 //! | [`key`] | what operators and providers prove themselves with |
 //! | [`permit`] | whether a request may pass |
@@ -25,6 +26,7 @@ pub mod budget;
 pub mod event;
 pub mod id;
 pub mod key;
+pub mod label;
 pub mod lease_book;
 pub mod ledger;
 pub mod limit;
@@ -46,6 +48,7 @@ pub use address::{LockMode, NetworkKey, RenterAddress};
 pub use authority::{Authority, DirectoryChange};
 pub use event::{EventKind, SecurityEvent};
 pub use id::{KeyId, LeaseId, NodeId, ProviderId, SessionId};
+pub use label::HostLabel;
 pub use permit::{Permit, Presented, Rejection};
 pub use secret::{AccessToken, Secret, SecretHash};
 pub use session::{Lock, Session, SessionState, SessionStatus, SessionView};

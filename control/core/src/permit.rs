@@ -7,11 +7,12 @@ use crate::id::SessionId;
 use crate::secret::SecretHash;
 use crate::session::{SessionStatus, SessionView};
 
-/// What a request presents, hashed: at most one token from each place where one is looked for.
+/// What a request presents, hashed.
 #[derive(Clone, Debug, Default)]
 pub struct Presented {
-    /// The session's cookie.
-    pub cookie: Option<SecretHash>,
+    /// Cookies of the session's name. More than one where a foreign page has set one for a parent of our host, which does
+    /// not spoil the one that is ours.
+    pub cookies: Vec<SecretHash>,
     /// Tokens from `Authorization` and `?token=`, in this order. JupyterLab sends one of its own in the header, so one
     /// that is not ours does not spoil one that is.
     pub tokens: Vec<SecretHash>,
@@ -78,13 +79,13 @@ pub fn authorize(
     address: RenterAddress,
     mode: LockMode,
 ) -> Result<Decision, Rejection> {
-    if presented.cookie.is_none() && presented.tokens.is_empty() {
+    if presented.cookies.is_empty() && presented.tokens.is_empty() {
         return Err(Rejection::NoCredential);
     }
     match (&session.lock, session.status) {
         (Some(lock), SessionStatus::Locked) => {
             let by_token = presented.tokens.contains(&lock.token);
-            let by_cookie = presented.cookie.is_some() && presented.cookie == lock.cookie;
+            let by_cookie = lock.cookie.is_some_and(|cookie| presented.cookies.contains(&cookie));
             if !by_token && !by_cookie {
                 return Err(Rejection::InvalidToken);
             }
@@ -139,7 +140,7 @@ mod tests {
 
     fn presented(cookie: Option<&str>, tokens: &[&str]) -> Presented {
         Presented {
-            cookie: cookie.map(SecretHash::of),
+            cookies: cookie.map(SecretHash::of).into_iter().collect(),
             tokens: tokens.iter().map(|token| SecretHash::of(token)).collect(),
         }
     }
@@ -159,6 +160,13 @@ mod tests {
             let decision = decide(&credential, 1, LockMode::Exact);
             assert!(matches!(decision, Ok(Decision::Pass(_))), "{decision:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_of_the_same_name_from_elsewhere_spoils_nothing() {
+        let cookies = ["tossed", "cookie"].map(SecretHash::of).to_vec();
+        let decision = decide(&Presented { cookies, tokens: Vec::new() }, 1, LockMode::Exact);
+        assert!(matches!(decision, Ok(Decision::Pass(_))), "{decision:?}");
     }
 
     #[test]

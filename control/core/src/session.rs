@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::address::{LockMode, RenterAddress};
 use crate::id::{KeyId, ProviderId, SessionId};
+use crate::label::HostLabel;
 use crate::permit::Rejection;
 use crate::secret::{Secret, SecretHash};
 use crate::time::Timestamp;
@@ -476,6 +477,13 @@ pub struct SessionView {
     pub credential: Secret,
     /// Bytes, both directions, that any 24 h may see.
     pub cap_bytes: u64,
+}
+
+impl SessionView {
+    /// The label of the rental, while there is one.
+    pub fn label(&self) -> Option<HostLabel> {
+        self.lock.as_ref().map(|lock| HostLabel::of(lock.token))
+    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,15 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use runit_core::ledger::WINDOW;
-use runit_core::{AccessToken, RenterAddress};
+use runit_core::session::base_path;
+use runit_core::{AccessToken, HostLabel, RenterAddress};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::Problem;
 use super::request::{Bearer, OptionalPayload, Peer};
-use crate::rental::Listed;
+use crate::rental::{Granted, Listed};
 use crate::sessions::detached;
 
 type Answer = Result<Json<Value>, Problem>;
@@ -34,6 +35,7 @@ pub(super) struct Given {
     listed: Listed,
     access_token: String,
     url: String,
+    server_url: String,
 }
 
 pub(super) async fn request(
@@ -43,7 +45,8 @@ pub(super) async fn request(
     let wanted = body.session_id.map(|text| text.parse().map_err(|_| Problem::NoSessions)).transpose()?;
     let granted = api.control.grant(wanted).await?;
     let url = access_url(&api, &granted.token);
-    Ok(Json(Given { listed: granted.listed, access_token: granted.token.expose(), url }))
+    let server_url = server_url(&api, &granted);
+    Ok(Json(Given { listed: granted.listed, access_token: granted.token.expose(), url, server_url }))
 }
 
 pub(super) async fn access(State(api): State<Api>, Path(token): Path<String>) -> Result<impl IntoResponse, Problem> {
@@ -122,7 +125,11 @@ fn redirect(api: &Api, token: Option<AccessToken>) -> Result<impl IntoResponse +
 
 /// The hand-over link: the one URL of ours that holds a token.
 pub(super) fn access_url(api: &Api, token: &AccessToken) -> String {
-    let settings = api.control.settings.load();
-    let gateway = settings.gateway.public_url.as_str();
-    format!("{}/access/{}", gateway.trim_end_matches('/'), token.expose())
+    format!("{}/access/{}", api.control.settings.load().gateway.origin(), token.expose())
+}
+
+/// The session as a Jupyter server, for programs that bring the token themselves.
+fn server_url(api: &Api, granted: &Granted) -> String {
+    let origin = api.control.settings.load().gateway.session_origin(HostLabel::of(granted.token.hash()));
+    format!("{origin}{}", base_path(granted.listed.session_id))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
-use runit_core::{LeaseId, NodeId, SessionId};
+use runit_core::{AccessToken, HostLabel, LeaseId, NodeId, SessionId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -34,6 +34,7 @@ async fn a_request_gets_the_oldest_free_session_or_the_one_it_names() {
     assert_eq!(oldest["sessionId"], first.id);
     let token = oldest["accessToken"].as_str().unwrap();
     assert_eq!(oldest["url"], format!("https://gateway.example/access/{token}"));
+    assert_eq!(oldest["serverUrl"], format!("https://gateway.example/s/{}/", first.id));
     assert_eq!((&oldest["hardware"], &oldest["pricing"]), (&json!({ "gpu": "A100" }), &json!({ "perHour": 2 })));
     let named = client.post("/renter/request", json!({ "sessionId": second.id })).await.expect(200);
     assert_eq!(named["sessionId"], second.id);
@@ -42,6 +43,22 @@ async fn a_request_gets_the_oldest_free_session_or_the_one_it_names() {
     assert!(app.claim(token, 2, None).await.is_ok());
     let next = client.post("/renter/request", json!({})).await.expect(200);
     assert_eq!(next["sessionId"], second.id, "the first one is rented now");
+}
+
+#[tokio::test]
+async fn where_rentals_have_hosts_each_token_names_its_own_and_the_link_stays_where_it_is() {
+    let app = TestApp::with(|settings| settings.gateway.sessions_host = Some("notebooks.test".to_owned())).await;
+    let session = app.register().await;
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let given = app.client(2).post("/renter/request", json!({})).await.expect(200);
+        let token = AccessToken::parse(given["accessToken"].as_str().unwrap()).unwrap();
+        assert_eq!(given["url"], format!("https://gateway.example/access/{}", token.expose()));
+        let label = HostLabel::of(token.hash());
+        assert_eq!(given["serverUrl"], format!("https://{label}.notebooks.test/s/{}/", session.id));
+        servers.push(given["serverUrl"].clone());
+    }
+    assert_ne!(servers[0], servers[1]);
 }
 
 #[tokio::test]

@@ -1,0 +1,167 @@
+//! How a browser comes in: by the hand-over link, by `?token=` in a page's URL, and from the link's host into its rental's
+//! own. What it gets is a cookie, and a URL without a token.
+//!
+//! ```text
+//!   one host for all     /access/{token} ── lock, cookie ──▶ /s/{id}/lab
+//!   a host for each      /access/{token} ── lock, cookie ──▶ {label}.../access/{ticket} ── cookie ──▶ /s/{id}/lab
+//! ```
+//!
+//! With a host for each rental the browser has the cookie twice: on the link's host, so that the link knows it again, and
+//! on the rental's own.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use pingora::http::RequestHeader;
+use runit_core::permit::{Decision, authorize};
+use runit_core::{AccessToken, HostLabel, Presented, Rejection, Secret, SecretHash, SessionId, SessionView};
+use uuid::Uuid;
+
+use crate::answer::{Answer, Refusal};
+use crate::connection::Connection;
+use crate::credentials::{cookie_name, cookie_values, query_tokens, without_tokens};
+use crate::gateway::Gateway;
+use crate::live::LiveSession;
+use crate::sites::Site;
+use crate::ticket::Ticket;
+
+impl Gateway {
+    /// The hand-over link: takes the lock and sends the browser to its JupyterLab.
+    pub(crate) async fn access(
+        &self,
+        token: &AccessToken,
+        site: Site,
+        head: &RequestHeader,
+        connection: &Arc<Connection>,
+    ) -> Result<Answer, Answer> {
+        if head.method != Method::GET {
+            return Err(Refusal::MethodNotAllowed.into());
+        }
+        if let Some(session) = self.directory.session_locked_by(token.hash()) {
+            let view = session.view();
+            if let Some(secret) = self.cookie_held(&view, &head.headers, connection) {
+                return Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie: None });
+            }
+        }
+        let (view, secret) = self.claim_for_browser(token.hash(), None, connection).await?;
+        let cookie = Some(self.cookie(view.id, &secret));
+        Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie })
+    }
+
+    /// The second half of the way in, on the rental's own host.
+    pub(crate) fn enter(
+        &self,
+        ticket: &Ticket,
+        label: Option<HostLabel>,
+        head: &RequestHeader,
+        connection: &Connection,
+    ) -> Result<Answer, Answer> {
+        if head.method != Method::GET {
+            return Err(Refusal::MethodNotAllowed.into());
+        }
+        let known = label.and_then(|label| Some((label, self.directory.session_with_label(label)?)));
+        let (label, session) = known.ok_or(Rejection::InvalidToken)?;
+        let view = session.view();
+        let location = lab_path(view.id);
+        if self.cookie_held(&view, &head.headers, connection).is_some() {
+            return Ok(Answer::Redirect { location, cookie: None });
+        }
+        let cookie = view.lock.as_ref().and_then(|lock| lock.cookie).ok_or(Rejection::InvalidToken)?;
+        let secret = ticket.open(cookie, label, self.clock.now()).ok_or(Rejection::InvalidToken)?;
+        let presented = Presented { cookies: vec![secret.hash()], tokens: Vec::new() };
+        if let Err(rejection) = authorize(&view, &presented, connection.address(), self.lock_mode()) {
+            self.note_rejection(rejection, view.id, connection);
+            return Err(rejection.into());
+        }
+        if !session.take_ticket(ticket.issued_at_ms()) {
+            return Err(Rejection::InvalidToken.into());
+        }
+        Ok(Answer::Redirect { location, cookie: Some(self.cookie(view.id, &secret)) })
+    }
+
+    /// A page of a session opened with `?token=`: on to the same page without it.
+    pub(crate) async fn open_page(
+        &self,
+        session: &LiveSession,
+        location: String,
+        head: &RequestHeader,
+        query: Option<&[u8]>,
+        connection: &Arc<Connection>,
+    ) -> Result<Answer, Answer> {
+        if self.cookie_held(&session.view(), &head.headers, connection).is_some() {
+            return Ok(Answer::Redirect { location, cookie: None });
+        }
+        let token = query_tokens(query).next().ok_or(Rejection::InvalidToken)?;
+        let (view, secret) = self.claim_for_browser(token.hash(), Some(session.id()), connection).await?;
+        Ok(Answer::Redirect { location, cookie: Some(self.cookie(view.id, &secret)) })
+    }
+
+    /// A browser's first use: takes the lock, and a cookie goes with it.
+    async fn claim_for_browser(
+        &self,
+        token: SecretHash,
+        session: Option<SessionId>,
+        connection: &Connection,
+    ) -> Result<(Arc<SessionView>, Secret), Answer> {
+        let secret = Secret::new(Uuid::new_v4().as_simple().to_string());
+        let view = self.claim(token, session, Some(secret.hash()), connection).await?;
+        let session = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
+        Ok((session.view(), secret))
+    }
+
+    /// Where the browser goes on from the hand-over link.
+    fn way_in(&self, view: &SessionView, secret: &Secret, site: Site) -> String {
+        match (site, view.label()) {
+            (Site::Main, Some(label)) => {
+                let ticket = Ticket::seal(secret, label, self.clock.now());
+                format!("{}/access/{ticket}", self.settings.load().gateway.session_origin(label))
+            }
+            _ => lab_path(view.id),
+        }
+    }
+
+    /// The lock's own cookie, where the request has it and comes from where the lock is held.
+    fn cookie_held(&self, view: &SessionView, headers: &HeaderMap, connection: &Connection) -> Option<Secret> {
+        cookie_values(headers, view.id, self.secure).find(|secret| {
+            let presented = Presented { cookies: vec![secret.hash()], tokens: Vec::new() };
+            matches!(authorize(view, &presented, connection.address(), self.lock_mode()), Ok(Decision::Pass(_)))
+        })
+    }
+
+    /// For all paths, so that the hand-over link knows its browser again; HttpOnly, since no script needs it.
+    fn cookie(&self, session: SessionId, secret: &Secret) -> HeaderValue {
+        let name = cookie_name(session, self.secure);
+        let secure = if self.secure { "; Secure" } else { "" };
+        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Lax{secure}", secret.expose());
+        let mut cookie = HeaderValue::try_from(cookie).expect("an id and a simple UUID are plain ASCII");
+        cookie.set_sensitive(true);
+        cookie
+    }
+}
+
+fn lab_path(session: SessionId) -> String {
+    format!("{}lab", runit_core::session::base_path(session))
+}
+
+/// Path and query without tokens, for a `Location` of ours; `None` if it is not plain ASCII.
+pub(crate) fn with_query(path: &[u8], query: Option<&[u8]>) -> Option<String> {
+    let query = query.map(without_tokens).filter(|query| !query.is_empty());
+    let target = match query {
+        Some(query) => [path, b"?", &query[..]].concat(),
+        None => path.to_vec(),
+    };
+    String::from_utf8(target).ok().filter(|target| target.is_ascii())
+}
+
+/// A person opens a page with `?token=`: where to go on without it. Jupyter does the same, so that the token stays
+/// neither in the address bar nor in a `Referer`. Programs, which do not ask for `text/html`, are served directly.
+pub(crate) fn opens_page_by_token(head: &RequestHeader, path: &[u8], query: Option<&[u8]>) -> Option<String> {
+    let asks_for_page = head.headers.get(header::ACCEPT).is_some_and(|value| contains(value.as_bytes(), b"text/html"));
+    let navigates = head.headers.get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
+    let by_token = query_tokens(query).next().is_some();
+    if head.method == Method::GET && asks_for_page && navigates && by_token { with_query(path, query) } else { None }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
