@@ -6,7 +6,12 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
-use runit_core::Rejection;
+use runit_core::{AccessToken, Rejection};
+
+use crate::isolation::isolate;
+use crate::page;
+
+const HTML: &str = "text/html; charset=utf-8";
 
 /// Why the gateway answers itself instead of passing a request on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub(crate) enum Refusal {
     BadRequest,
     /// A method that is not served (TRACE, CONNECT).
     MethodNotAllowed,
+    /// A method that does nothing with a hand-over link: HEAD neither takes a session nor tells of one.
+    LinkMethod,
     /// An `Expect` other than `100-continue`.
     ExpectationFailed,
     /// No such place.
@@ -23,6 +30,8 @@ pub(crate) enum Refusal {
     WrongHost,
     /// Token, cookie or address do not do.
     Rejected(Rejection),
+    /// The same as for an unknown token, on the host of a rental that is over, to a browser that was in it.
+    RentalOver,
     /// A web page of another origin made the browser send this.
     ForeignOrigin,
     /// A call that would stop the server for everybody.
@@ -61,12 +70,16 @@ impl Refusal {
         use StatusCode as S;
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "bad_request", "Malformed request"),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::MethodNotAllowed | Self::LinkMethod => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
             Self::ExpectationFailed => (S::EXPECTATION_FAILED, "expectation_failed", "Expectation not supported"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
             Self::WrongHost => (S::MISDIRECTED_REQUEST, "wrong_host", "Nothing is served under this host name"),
             Self::Rejected(Rejection::NoCredential) => (S::UNAUTHORIZED, "no_credential", "Access token required"),
-            Self::Rejected(Rejection::InvalidToken) => (S::FORBIDDEN, "invalid_token", "Invalid or expired token"),
+            Self::Rejected(Rejection::InvalidToken) | Self::RentalOver => {
+                (S::FORBIDDEN, "invalid_token", "Invalid or expired token")
+            }
             Self::Rejected(Rejection::AlreadyInUse) => (S::CONFLICT, "already_in_use", "Session already in use"),
             Self::Rejected(Rejection::AddressMismatch) => {
                 (S::FORBIDDEN, "address_mismatch", "IP mismatch - access denied")
@@ -129,13 +142,29 @@ impl Refusal {
 pub(crate) enum Answer {
     /// A refusal, as JSON or as a page by `Accept`.
     Refuse(Refusal),
+    /// A page that asks whether the hand-over link is meant.
+    Ask {
+        /// What is to be confirmed.
+        question: Question,
+        /// The link's token.
+        token: AccessToken,
+        /// Origin that the browser is sent to when it is.
+        leads_to: String,
+    },
     /// A redirect, with the session's cookie where the browser gets one.
     Redirect {
-        /// Path-absolute target.
+        /// A path of this host, or a URL of a rental's own.
         location: String,
         /// The whole `Set-Cookie` value.
         cookie: Option<HeaderValue>,
     },
+}
+
+/// What a person is asked before a hand-over link does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Take the session: the request may not have been a person's own.
+    Open,
 }
 
 impl From<Refusal> for Answer {
@@ -155,6 +184,7 @@ impl Answer {
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::Refuse(refusal) => refusal.row().1,
+            Self::Ask { question: Question::Open, .. } => "confirm",
             Self::Redirect { .. } => "redirect",
         }
     }
@@ -179,10 +209,11 @@ impl Answer {
     fn build(self, wants_page: bool) -> pingora::Result<(ResponseHeader, Bytes)> {
         let (status, content_type, body) = match &self {
             Self::Redirect { .. } => (StatusCode::FOUND, "", String::new()),
+            Self::Ask { question, token, .. } => (question.status(), HTML, page::question(*question, token)),
             Self::Refuse(refusal) => {
                 let (status, code, text) = refusal.row();
                 if wants_page {
-                    (status, "text/html; charset=utf-8", page(status, text))
+                    (status, HTML, page::refusal(status, text, *refusal))
                 } else {
                     let json = serde_json::json!({ "error": text, "code": code }).to_string();
                     (status, "application/json", json)
@@ -193,7 +224,7 @@ impl Answer {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::REFERRER_POLICY, "no-referrer")?;
-        head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+        isolate(&mut head)?;
         match self {
             Self::Redirect { location, cookie } => {
                 head.insert_header(header::LOCATION, location)?;
@@ -201,9 +232,21 @@ impl Answer {
                     head.insert_header(header::SET_COOKIE, cookie)?;
                 }
             }
+            Self::Ask { leads_to, .. } => {
+                // Browsers hold the redirect behind a form to its policy, too.
+                let policy = format!("default-src 'none'; form-action 'self' {leads_to}; frame-ancestors 'none'");
+                head.insert_header(header::CONTENT_TYPE, content_type)?;
+                head.insert_header(header::CONTENT_SECURITY_POLICY, policy)?;
+                // Without a referrer the form would have no origin to be checked by (Fetch, section 3.2).
+                head.insert_header(header::REFERRER_POLICY, "same-origin")?;
+            }
             Self::Refuse(refusal) => {
                 head.insert_header(header::CONTENT_TYPE, content_type)?;
                 head.insert_header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'")?;
+                if refusal == Refusal::RentalOver {
+                    // What its pages left there nobody will ask for again. Cookies would be those of the hosts beside it, too.
+                    head.insert_header("clear-site-data", "\"cache\", \"storage\"")?;
+                }
                 if let Some(seconds) = refusal.retry_after() {
                     head.insert_header(header::RETRY_AFTER, seconds)?;
                 }
@@ -211,7 +254,9 @@ impl Answer {
                     head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?; // RFC 9110, section 15.5.2
                 }
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    head.insert_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+                    let link = refusal == Refusal::LinkMethod;
+                    let methods = if link { "GET, POST" } else { "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" };
+                    head.insert_header(header::ALLOW, methods)?;
                 }
             }
         }
@@ -224,12 +269,12 @@ fn wants_page(accept: Option<&HeaderValue>) -> bool {
     accept.and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("text/html"))
 }
 
-fn page(status: StatusCode, text: &str) -> String {
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{text}</title>\
-         <h1>{text}</h1><p>RUNIT gateway, status {}.</p></html>\n",
-        status.as_u16()
-    )
+impl Question {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::Open => StatusCode::OK,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +289,7 @@ mod tests {
         assert_eq!(body, r#"{"code":"cap_reached","error":"Daily bandwidth cap reached"}"#);
         let (head, body) = Answer::from(refusal).build(true).expect("valid headers");
         assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
-        assert!(body.starts_with(b"<!doctype html>"));
+        assert!(body.starts_with(b"<!DOCTYPE html>"));
     }
 
     #[test]

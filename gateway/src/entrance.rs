@@ -17,11 +17,12 @@ use runit_core::permit::{Decision, authorize};
 use runit_core::{AccessToken, HostLabel, Presented, Rejection, Secret, SecretHash, SessionId, SessionView};
 use uuid::Uuid;
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Question, Refusal};
+use crate::arrival::is_meant;
 use crate::connection::Connection;
 use crate::credentials::{cookie_name, cookie_values, query_tokens, without_tokens};
-use crate::gateway::Gateway;
-use crate::live::LiveSession;
+use crate::gateway::{Gateway, Wanted};
+use crate::request_policy::origin_is_ours;
 use crate::sites::Site;
 use crate::ticket::Ticket;
 
@@ -34,14 +35,21 @@ impl Gateway {
         head: &RequestHeader,
         connection: &Arc<Connection>,
     ) -> Result<Answer, Answer> {
-        if head.method != Method::GET {
-            return Err(Refusal::MethodNotAllowed.into());
-        }
+        let confirmed = match head.method {
+            Method::GET => false,
+            Method::POST if origin_is_ours(&head.method, &head.headers, false, self.secure) => true,
+            Method::POST => return Err(Refusal::ForeignOrigin.into()),
+            _ => return Err(Refusal::LinkMethod.into()),
+        };
+        let ask = |question| Answer::Ask { question, token: token.clone(), leads_to: self.leads_to(token) };
         if let Some(session) = self.directory.session_locked_by(token.hash()) {
             let view = session.view();
             if let Some(secret) = self.cookie_held(&view, &head.headers, connection) {
                 return Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie: None });
             }
+        }
+        if !confirmed && !is_meant(&head.headers) {
+            return Ok(ask(Question::Open));
         }
         let (view, secret) = self.claim_for_browser(token.hash(), None, connection).await?;
         let cookie = Some(self.cookie(view.id, &secret));
@@ -57,7 +65,7 @@ impl Gateway {
         connection: &Connection,
     ) -> Result<Answer, Answer> {
         if head.method != Method::GET {
-            return Err(Refusal::MethodNotAllowed.into());
+            return Err(Refusal::LinkMethod.into());
         }
         let known = label.and_then(|label| Some((label, self.directory.session_with_label(label)?)));
         let (label, session) = known.ok_or(Rejection::InvalidToken)?;
@@ -82,17 +90,21 @@ impl Gateway {
     /// A page of a session opened with `?token=`: on to the same page without it.
     pub(crate) async fn open_page(
         &self,
-        session: &LiveSession,
+        wanted: &Wanted,
         location: String,
         head: &RequestHeader,
         query: Option<&[u8]>,
         connection: &Arc<Connection>,
     ) -> Result<Answer, Answer> {
-        if self.cookie_held(&session.view(), &head.headers, connection).is_some() {
+        let known = self.find(wanted).map(|session| session.view());
+        if known.is_some_and(|view| self.cookie_held(&view, &head.headers, connection).is_some()) {
             return Ok(Answer::Redirect { location, cookie: None });
         }
-        let token = query_tokens(query).next().ok_or(Rejection::InvalidToken)?;
-        let (view, secret) = self.claim_for_browser(token.hash(), Some(session.id()), connection).await?;
+        let token = query_tokens(query).find(|token| wanted.site.takes(token.hash())).ok_or(Rejection::InvalidToken)?;
+        if !is_meant(&head.headers) {
+            return Ok(Answer::Redirect { location: self.link(&token, wanted.site), cookie: None });
+        }
+        let (view, secret) = self.claim_for_browser(token.hash(), Some(wanted.id), connection).await?;
         Ok(Answer::Redirect { location, cookie: Some(self.cookie(view.id, &secret)) })
     }
 
@@ -118,6 +130,17 @@ impl Gateway {
             }
             _ => lab_path(view.id),
         }
+    }
+
+    /// The hand-over link, as seen from one of our hosts.
+    fn link(&self, token: &AccessToken, from: Site) -> String {
+        let origin = if from == Site::Shared { String::new() } else { self.settings.load().gateway.origin() };
+        format!("{origin}/access/{}", token.expose())
+    }
+
+    /// The origin that the hand-over link leads to.
+    fn leads_to(&self, token: &AccessToken) -> String {
+        self.settings.load().gateway.session_origin(HostLabel::of(token.hash()))
     }
 
     /// The lock's own cookie, where the request has it and comes from where the lock is held.

@@ -11,8 +11,8 @@ use runit_core::permit::{Decision, authorize};
 use runit_core::rate::Rate;
 use runit_core::session::Claim;
 use runit_core::{
-    Authority, Clock, EventKind, HostLabel, LockMode, Permit, Presented, Rejection, SecretHash, SecurityEvent,
-    SessionId, SessionView, Timestamp,
+    Authority, Clock, EventKind, LockMode, Permit, Presented, Rejection, SecretHash, SecurityEvent, SessionId,
+    SessionView, Timestamp,
 };
 
 use crate::answer::{Answer, Refusal};
@@ -46,12 +46,12 @@ pub(crate) struct Gateway {
 }
 
 /// Which session a request is for.
-struct Wanted {
+pub(crate) struct Wanted {
     /// The one that the path names.
-    id: SessionId,
+    pub(crate) id: SessionId,
     place: Place,
     /// The host that it is asked of.
-    site: Site,
+    pub(crate) site: Site,
 }
 
 /// A request that may be passed on, bound to its session.
@@ -106,15 +106,15 @@ impl Gateway {
         (path, query): (&[u8], Option<&[u8]>),
         connection: &Arc<Connection>,
     ) -> Result<Admitted, Answer> {
+        if let Some(location) = opens_page_by_token(head, path, query) {
+            let opened = self.open_page(&wanted, location, head, query, connection).await;
+            return Err(opened.unwrap_or_else(|refusal| refusal));
+        }
         let presented = presented(&head.headers, query, wanted.id, self.secure);
         let session = match self.find(&wanted) {
             Some(session) => session,
             None => self.look_up(&wanted, &presented, connection).await?,
         };
-        if let Some(location) = opens_page_by_token(head, path, query) {
-            let opened = self.open_page(&session, location, head, query, connection).await;
-            return Err(opened.unwrap_or_else(|refusal| refusal));
-        }
         let (view, permit) = self.authorize(&session, &presented, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
         session.requests.admit(rate_of(rate), connection.place().now()).map_err(too_many_requests)?;
@@ -136,7 +136,7 @@ impl Gateway {
 
     /// The session that path and host name, as far as this node knows. A rental's host is its own alone: a free session
     /// has none.
-    fn find(&self, wanted: &Wanted) -> Option<Arc<LiveSession>> {
+    pub(crate) fn find(&self, wanted: &Wanted) -> Option<Arc<LiveSession>> {
         match wanted.site {
             Site::Rental(label) => {
                 self.directory.session_with_label(label?).filter(|session| session.id() == wanted.id)
@@ -182,8 +182,9 @@ impl Gateway {
             return Err(Rejection::NoCredential.into());
         }
         let mut presented = presented.clone();
-        if let Site::Rental(label) = wanted.site {
-            presented.tokens.retain(|&token| Some(HostLabel::of(token)) == label);
+        presented.tokens.retain(|&token| wanted.site.takes(token));
+        if matches!(wanted.site, Site::Rental(_)) && presented.tokens.is_empty() && !presented.cookies.is_empty() {
+            return Err(Refusal::RentalOver.into());
         }
         self.claim_any(wanted.id, &presented, connection).await
     }

@@ -1,11 +1,12 @@
 //! What is changed on the way to the provider and on the way back; everything else passes as it is.
 
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use runit_core::SessionView;
 
 use crate::answer_policy::{self, BadAnswer};
 use crate::credentials::{COOKIE_PREFIX, foreign_cookies, without_tokens};
+use crate::isolation::isolate_providers;
 use crate::request_policy;
 
 /// Who passes this on, under a name that tells nothing (RFC 9110, section 7.6.3).
@@ -66,9 +67,10 @@ pub(crate) fn to_renter(
     if let Some(path) = location.and_then(|location| own_location(location, session)) {
         answer.insert_header(header::LOCATION, path).map_err(|_| BadAnswer("a location of other characters"))?;
     }
-    // Cannot fail: both are plain ASCII.
-    let _ = answer.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    Ok(())
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    isolate_providers(answer).map_err(|_| BadAnswer("no room for fields of ours"))
 }
 
 /// Drops cookies that would be taken for ours or that name the tunnel, and widens none: no `Domain`.

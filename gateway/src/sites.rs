@@ -4,7 +4,7 @@
 //! rental, and the rest are nobody's. Where they have none, every name will do, as the path says all.
 
 use http::{HeaderMap, header};
-use runit_core::HostLabel;
+use runit_core::{HostLabel, SecretHash};
 use url::Url;
 
 /// What is served under which name.
@@ -33,6 +33,17 @@ pub(crate) enum Site {
     Main,
     /// A rental's own, whether there is one or not; no label is a name that none can have.
     Rental(Option<HostLabel>),
+}
+
+impl Site {
+    /// Whether a token may take a lock by being presented here: on a rental's own host only the one that its name comes
+    /// from.
+    pub(crate) fn takes(self, token: SecretHash) -> bool {
+        match self {
+            Self::Shared | Self::Main => true,
+            Self::Rental(label) => label == Some(HostLabel::of(token)),
+        }
+    }
 }
 
 impl Sites {
@@ -84,7 +95,6 @@ fn port_of_scheme(url: &Url) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runit_core::SecretHash;
 
     fn sites(public_url: &str, sessions_host: Option<&str>) -> Sites {
         Sites::new(&runit_config::Gateway {

@@ -156,6 +156,11 @@ async fn a_released_rentals_host_is_dead_and_the_next_one_has_another() {
         assert_eq!(get(&gateway, &host_of(&token), &lab, credential).await.status, 403, "{credential}");
     }
     assert_eq!(get(&gateway, &host_of(&next), &lab, &cookie).await.status, 403);
+    let over = get(&gateway, &host_of(&token), &lab, &cookie).await;
+    assert_eq!(over.header("clear-site-data"), Some("\"cache\", \"storage\""), "nobody comes back for it");
+    for credential in [&String::new(), &bearer(&token)] {
+        assert_eq!(get(&gateway, &host_of(&token), &lab, credential).await.header("clear-site-data"), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,6 +194,19 @@ async fn nobody_learns_from_an_answer_which_rentals_there_are() {
         answers.insert((answer.head.lines().filter(dateless).collect::<String>(), answer.body));
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_asked_about_may_lead_to_its_own_rental_and_to_no_other() {
+    let gateway = gateway().await;
+    let (_, token) = gateway.session(CAP);
+    let answer = get(&gateway, MAIN, &format!("/access/{}", token.expose()), "Sec-Fetch-Site: cross-site\r\n").await;
+    let policy = format!("default-src 'none'; form-action 'self' https://{}; frame-ancestors 'none'", host_of(&token));
+    assert_eq!((answer.status, answer.header("content-security-policy")), (200, Some(&*policy)));
+    let page = format!("/s/{}/lab?token={}", Uuid::new_v4(), token.expose());
+    let answer = get(&gateway, &host_of(&token), &page, &format!("{HTML}Sec-Fetch-Site: cross-site\r\n")).await;
+    let link = format!("https://{MAIN}/access/{}", token.expose());
+    assert_eq!((answer.status, answer.header("location")), (302, Some(&*link)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
