@@ -6,15 +6,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use runit_config::Limits;
 use runit_core::RenterAddress;
+use runit_core::budget::Direction;
 use tokio::sync::Notify;
 
 use crate::answer::Refusal;
 use crate::guard::Guard;
 use crate::live::{LiveSession, SessionPlace};
+use crate::pace::{Holdups, Moved, Pace, Patience, WaitsFor};
 use crate::places::Place;
 use crate::tunnel::Tunnel;
 
@@ -93,11 +96,14 @@ pub(crate) struct Connection {
     answering: AtomicBool,
     /// Waiting for a refill.
     starved: AtomicBool,
+    holdups: Holdups,
+    pace: Mutex<Pace>,
     cut: AtomicU8,
     waker: AtomicWaker,
     cut_seen: Notify,
     /// Bytes by what became of them: charged as they passed, read as heads, the gateway's own, read and never delivered.
-    charged: AtomicU64,
+    charged_in: AtomicU64,
+    charged_out: AtomicU64,
     heads: AtomicU64,
     own: AtomicU64,
     dropped: AtomicU64,
@@ -126,10 +132,13 @@ impl Connection {
             head_bytes: AtomicU64::new(0),
             answering: AtomicBool::new(false),
             starved: AtomicBool::new(false),
+            holdups: Holdups::default(),
+            pace: Mutex::default(),
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             cut_seen: Notify::new(),
-            charged: AtomicU64::new(0),
+            charged_in: AtomicU64::new(0),
+            charged_out: AtomicU64::new(0),
             heads: AtomicU64::new(0),
             own: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -192,6 +201,7 @@ impl Connection {
 
     /// The head was charged: from here on every byte is, in both directions.
     pub(crate) fn begin_request(&self) {
+        self.holdups.begin();
         self.answering.store(false, Ordering::Relaxed);
         self.reading_head.store(false, Ordering::Relaxed);
     }
@@ -213,8 +223,12 @@ impl Connection {
     }
 
     /// The guard charged bytes that passed.
-    pub(crate) fn add_charged(&self, bytes: usize) {
-        self.charged.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn add_charged(&self, direction: Direction, bytes: usize) {
+        let counter = match direction {
+            Direction::In => &self.charged_in,
+            Direction::Out => &self.charged_out,
+        };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Bytes of the gateway's own were written.
@@ -234,14 +248,32 @@ impl Connection {
 
     /// How far what the socket saw is from what was accounted for; zero, once the connection has ended.
     pub(crate) fn audit(&self) -> u64 {
-        let accounted = [&self.charged, &self.heads, &self.own, &self.dropped];
+        let accounted = [&self.charged_in, &self.charged_out, &self.heads, &self.own, &self.dropped];
         let accounted: u64 = accounted.iter().map(|counter| counter.load(Ordering::Relaxed)).sum();
         self.wire.load(Ordering::Relaxed).abs_diff(accounted)
     }
 
     /// All that was charged on this connection, heads apart.
-    pub(crate) fn charged_bytes(&self) -> u64 {
-        self.charged.load(Ordering::Relaxed)
+    pub(crate) fn moved(&self) -> Moved {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Moved { bytes_in: read(&self.charged_in), bytes_out: read(&self.charged_out) }
+    }
+
+    /// What the connection waits for, noted by whoever polls it.
+    pub(crate) const fn holdups(&self) -> &Holdups {
+        &self.holdups
+    }
+
+    /// Looks at how fast it goes; answers whether it has to end.
+    pub(crate) fn look(&self, now: Duration, patience: &Patience) -> Option<Cut> {
+        let waits = self.holdups.waits(!self.is_reading_head());
+        let mut moved = self.moved();
+        if waits == WaitsFor::Reader {
+            moved.bytes_out = self.holdups.acknowledged.load(Ordering::Relaxed);
+            self.holdups.measure.store(true, Ordering::Relaxed);
+            self.wake();
+        }
+        locked(&self.pace).look(waits, moved, now, patience)
     }
 
     /// An upgrade was agreed: when Pingora lets go of its stream, the socket is the tunnel's.
@@ -314,7 +346,7 @@ impl Connection {
     }
 }
 
-/// Both slots hold whole values, so a panic elsewhere has not harmed them.
+/// Each holds whole values, so a panic elsewhere has not harmed them.
 fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -94,6 +94,11 @@ impl Directory {
         self.session(id).filter(|session| session.view().label() == Some(label))
     }
 
+    /// All sessions.
+    pub(crate) fn sessions(&self) -> Vec<Arc<LiveSession>> {
+        self.sessions.pin().values().cloned().collect()
+    }
+
     /// How many sessions there are.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()

@@ -14,6 +14,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -73,7 +74,8 @@ pub(crate) struct Guard {
     digest: Arc<ProxyDigest>,
     limits: HeadLimits,
     scanner: HeadScanner,
-    deadline: Pin<Box<Sleep>>,
+    /// Of the head that is being read; made when one is waited for, so that an idle WebSocket has none.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// What was read past the end of a head and not delivered yet.
     ahead: Bytes,
     lingers: bool,
@@ -87,9 +89,17 @@ impl Guard {
         digest: Arc<ProxyDigest>,
         limits: HeadLimits,
     ) -> Self {
-        let deadline = Box::pin(sleep(limits.first_byte));
         let scanner = HeadScanner::default();
-        Self { inner: Some(inner), connection, digest, limits, scanner, deadline, ahead: Bytes::new(), lingers: false }
+        Self {
+            inner: Some(inner),
+            connection,
+            digest,
+            limits,
+            scanner,
+            deadline: None,
+            ahead: Bytes::new(),
+            lingers: false,
+        }
     }
 
     /// Lets the renter read to the end when this is dropped, also when nothing was cut.
@@ -99,7 +109,7 @@ impl Guard {
 
     /// Settles a poll, here and in the session.
     fn spend(&self, session: &LiveSession, reservation: NodeReservation<'_>, direction: Direction, used: usize) {
-        self.connection.add_charged(used);
+        self.connection.add_charged(direction, used);
         session.spend(reservation, direction, used);
     }
 
@@ -115,6 +125,7 @@ impl Guard {
     fn read_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.inner().poll_read(cx, buf);
+        self.connection.holdups().renter_silent.store(result.is_pending(), Ordering::Relaxed);
         self.connection.add_wire(buf.filled().len() - before);
         result
     }
@@ -122,10 +133,23 @@ impl Guard {
     /// The only place where the socket is written.
     fn write_socket(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let result = self.inner().poll_write(cx, data);
+        self.note_full(result.is_pending());
         if let Poll::Ready(Ok(written)) = result {
             self.connection.add_wire(written);
         }
         result
+    }
+
+    /// Whether the socket is full, and if somebody wants to know, how much of what it took has arrived.
+    fn note_full(&self, full: bool) {
+        let holdups = self.connection.holdups();
+        holdups.renter_full.store(full, Ordering::Relaxed);
+        if full && holdups.measure.swap(false, Ordering::Relaxed) {
+            let socket = self.inner_ref().get_socket_digest().and_then(|digest| digest.tcp_info());
+            if let Some(socket) = socket {
+                holdups.acknowledged.store(socket.tcpi_bytes_acked, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Ends the connection. What was charged is still flushed: see [`linger`].
@@ -138,7 +162,7 @@ impl Guard {
     fn poll_read_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.connection.head_bytes() == 0 && (self.scanner.is_done() || self.scanner.has_begun()) {
             self.scanner = HeadScanner::default();
-            self.deadline.as_mut().reset(Instant::now() + self.limits.between);
+            self.end_within(self.limits.between);
         }
         if self.connection.head_bytes() >= self.limits.max_bytes as u64 {
             return Poll::Ready(Ok(())); // end of file: Pingora closes
@@ -147,7 +171,7 @@ impl Guard {
             match self.poll_read_ahead(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(result) => drop(result?),
-                Poll::Pending if self.deadline.as_mut().poll(cx).is_ready() => return Poll::Ready(Ok(())),
+                Poll::Pending if self.poll_deadline(cx).is_ready() => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -156,11 +180,23 @@ impl Guard {
         // Past the end of the head only if Pingora still asks: then its parser does not agree that this was the end.
         let deliver = if self.scanner.is_done() { window } else { self.scanner.advance(&self.ahead[..window]) };
         if !begun && self.scanner.has_begun() {
-            self.deadline.as_mut().reset(Instant::now() + self.limits.whole);
+            self.end_within(self.limits.whole);
         }
         self.connection.add_head_bytes(deliver);
         self.deliver_ahead(buf, deliver);
         Poll::Ready(Ok(()))
+    }
+
+    fn end_within(&mut self, time: Duration) {
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().reset(Instant::now() + time),
+            None => self.deadline = Some(Box::pin(sleep(time))),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let first_byte = self.limits.first_byte;
+        self.deadline.get_or_insert_with(|| Box::pin(sleep(first_byte))).as_mut().poll(cx)
     }
 
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -264,7 +300,10 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().inner().poll_flush(cx)
+        let this = self.get_mut();
+        let result = this.inner().poll_flush(cx);
+        this.note_full(result.is_pending());
+        result
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

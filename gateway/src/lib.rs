@@ -35,6 +35,7 @@ mod lifecycle;
 mod live;
 mod metrics;
 mod node;
+mod pace;
 mod page;
 mod peer;
 mod places;
@@ -48,6 +49,7 @@ mod target;
 mod testing;
 mod ticket;
 mod tunnel;
+mod watch;
 
 pub use admin::{Admin, Cutter, Source};
 pub use app::GatewayApp;

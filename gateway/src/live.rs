@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Direction, Reservation};
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
 use crate::counters::{Counters, NodeBudget};
+use crate::pace::Patience;
 use crate::quota::Quota;
 
 /// Why the budget is not being refilled.
@@ -167,6 +169,15 @@ impl LiveSession {
             connections.retain(|connection| connection.strong_count() > 0);
         }
         connections.push(Arc::downgrade(connection));
+    }
+
+    /// Looks at its connections, and ends those that are too slow.
+    pub(crate) fn look(&self, now: Duration, patience: &Patience) {
+        for connection in self.connections().iter().filter_map(Weak::upgrade) {
+            if let Some(cut) = connection.look(now, patience) {
+                connection.cut(cut);
+            }
+        }
     }
 
     /// Ends all its connections.

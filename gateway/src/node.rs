@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::proxy::Proxy;
 use crate::sites::Sites;
+use crate::watch::watch;
 
 /// Pingora's configuration, as the settings have it.
 pub fn server_conf(settings: &NodeSettings) -> ServerConf {
@@ -154,12 +155,13 @@ impl Node {
     /// Runs what runs beside the proxy: the directory, the leases, the events. When `stop` resolves, which must be after
     /// the last connection ended, it settles every lease and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { authority, directory, spent, metrics, leasing, refills, events, .. } = self;
+        let Self { authority, directory, spent, metrics, leasing, refills, events, settings, .. } = self;
         let changes = authority.watch();
         let followed = Arc::clone(&directory);
         let tasks = [
             tokio::spawn(async move { followed.follow(changes).await }),
             tokio::spawn(record(events, authority)),
+            tokio::spawn(watch(Arc::clone(&directory), settings)),
             tokio::spawn(async move {
                 let mut tick = tokio::time::interval(GAUGES);
                 loop {

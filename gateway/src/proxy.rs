@@ -1,9 +1,11 @@
 //! Pingora's phases: each unpacks, calls one function, and packs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::StatusCode;
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -68,6 +70,7 @@ impl ProxyHttp for Proxy {
             }
             Ok(admitted) => {
                 ctx.admitted = Some(admitted);
+                connection.holdups().body_expected.store(!session.is_body_empty(), Ordering::Relaxed);
                 Ok(false)
             }
             Err(answer) => {
@@ -102,9 +105,23 @@ impl ProxyHttp for Proxy {
         }
     }
 
+    /// Awaits nothing, and must not: see `tunnel`.
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _ctx: &mut Context,
+    ) -> Result<()> {
+        if end_of_stream {
+            connection(session)?.holdups().body_expected.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -122,6 +139,7 @@ impl ProxyHttp for Proxy {
         if answer.status.is_informational() {
             return Ok(());
         }
+        connection(session)?.holdups().answered.store(true, Ordering::Relaxed);
         if let Some(quota) = admitted.session.quota() {
             answer.insert_header("RateLimit-Policy", quota.policy_field())?;
             answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
@@ -200,7 +218,8 @@ impl Proxy {
             Ok(Handshake::Declined(provider, answer)) => {
                 drop(place);
                 self.gateway.metrics.requests.with_label_values(&[class(answer.status)]).inc();
-                pass_on(*provider, answer, session).await
+                // Small where it is honest: a page that says no.
+                tokio::time::timeout(within, pass_on(*provider, answer, session)).await.unwrap_or(Ok(()))
             }
             Err(error) => self.answer(session, connection, refusal_for(&error).into()).await,
         }

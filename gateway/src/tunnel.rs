@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::frames::{FrameScanner, close_frame};
 use crate::guard::Guard;
 use crate::headers;
 use crate::live::WebSocketPlace;
+use crate::pace::Holdups;
 
 /// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
 const SCRATCH: usize = 32 * 1024;
@@ -145,10 +147,11 @@ impl Tunnel {
     /// is not charged.
     pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration, stop: impl Future) {
         connection.begin_request();
+        connection.holdups().tunnel.store(true, Ordering::Relaxed);
         renter.linger_when_dropped();
         let mut down = Pump::default();
         let ended = tokio::select! {
-            result = self.pump(&mut renter, &mut down) => result,
+            result = self.pump(&mut renter, &mut down, connection.holdups()) => result,
             () = connection.until_cut() => Ok(()),
             () = silence(connection, idle) => Ok(()),
             _ = stop => {
@@ -171,7 +174,7 @@ impl Tunnel {
         }
     }
 
-    async fn pump(self, renter: &mut Guard, down: &mut Pump) -> io::Result<()> {
+    async fn pump(self, renter: &mut Guard, down: &mut Pump, holdups: &Holdups) -> io::Result<()> {
         let Self { head, mut provider, ahead, place: _place } = self;
         renter.write_all(&head).await?;
         renter.flush().await?;
@@ -185,6 +188,7 @@ impl Tunnel {
             if let Poll::Ready(result) = up.poll(cx, renter, &mut provider) {
                 return Poll::Ready(result);
             }
+            holdups.provider_full.store(up.is_held_up(), Ordering::Relaxed);
             down.poll(cx, &mut provider, renter)
         })
         .await
@@ -193,12 +197,12 @@ impl Tunnel {
 
 /// Resolves when a connection has moved nothing for at least `idle`, and at most half as much again.
 async fn silence(connection: &Connection, idle: Duration) {
-    let mut seen = (connection.charged_bytes(), tokio::time::Instant::now());
+    let mut seen = (connection.moved(), tokio::time::Instant::now());
     loop {
         tokio::time::sleep(idle / 2).await;
-        let charged = connection.charged_bytes();
-        if charged != seen.0 {
-            seen = (charged, tokio::time::Instant::now());
+        let moved = connection.moved();
+        if moved != seen.0 {
+            seen = (moved, tokio::time::Instant::now());
         } else if seen.1.elapsed() >= idle {
             return;
         }
@@ -253,6 +257,11 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// Whether there is something that was not taken.
+    fn is_held_up(&self) -> bool {
+        !self.waiting.is_empty() || self.unflushed
     }
 
     /// Writes as much as is taken at once, and keeps the rest. Returns how much there was.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -116,6 +117,21 @@ impl TestUpstream {
                 socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123").await?;
                 std::future::pending().await
             }
+            "think" => {
+                tokio::time::sleep(Duration::from_millis(number as u64)).await;
+                let length = length(head);
+                while buffer.len() < length && socket.read_buf(buffer).await? > 0 {}
+                buffer.drain(..length.min(buffer.len()));
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
+            }
+            "slowhead" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nX: ").await?;
+                trickle(socket).await
+            }
+            "trickle" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await?;
+                trickle(socket).await
+            }
             "unasked101" => socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nraw bytes").await,
             _ => {
                 let length = length(head);
@@ -124,6 +140,14 @@ impl TestUpstream {
                 socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
             }
         }
+    }
+}
+
+/// A byte now and then, without end.
+async fn trickle(socket: &mut TcpStream) -> std::io::Result<()> {
+    loop {
+        socket.write_all(b"x").await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
