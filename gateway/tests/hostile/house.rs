@@ -1,5 +1,6 @@
 //! The real gateway as a process, an attacker's session and another's, and what must hold after every attack.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use runit_core::AccessToken;
@@ -63,8 +64,8 @@ impl House {
         let installation = Installation::with(TIMES, &format!("{LIMITS}[log]\nfilter = \"debug\"\n"));
         let process = installation.start().await;
         let recorder = Recorder::start().await;
-        let attacker = rent(&installation, &recorder).await;
-        let other = rent(&installation, &recorder).await;
+        let attacker = rent(&installation, recorder.address).await;
+        let other = rent(&installation, recorder.address).await;
         let steady = TcpStream::connect(installation.gateway).await.expect("listens");
         let mut house = Self { installation, process, recorder, attacker, other, steady, descriptors: 0, log_read: 0 };
         house.ask_steadily().await;
@@ -215,8 +216,9 @@ impl House {
     }
 }
 
-async fn rent(installation: &Installation, recorder: &Recorder) -> Session {
-    let rented = installation.rent_with(recorder.address, CREDENTIAL).await;
+/// A session at a provider's server, with its lock taken.
+pub async fn rent(installation: &Installation, upstream: SocketAddr) -> Session {
+    let rented = installation.rent_with(upstream, CREDENTIAL).await;
     let mut stream = TcpStream::connect(installation.gateway).await.expect("listens");
     let link = format!("GET /access/{} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n", rented.token.expose());
     stream.write_all(link.as_bytes()).await.expect("taken");

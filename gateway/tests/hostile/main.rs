@@ -12,21 +12,20 @@ mod answers;
 mod house;
 mod recorder;
 mod requests;
+mod servers;
 mod wire;
 
-use house::{COOKIE, House, QUERY};
+use std::collections::BTreeMap;
+
+use house::{COOKIE, House, QUERY, Session};
 use recorder::Seen;
 use requests::{Outcome, Row, TABLES};
+use servers::{Server, Told};
 
 /// Runs `check` for each row, and tells of all that fail at the end.
 async fn attack(house: &mut House, row: &Row) -> Result<(), String> {
-    let expected = match row.outcome {
-        Outcome::Passes(requests) => requests.len(),
-        Outcome::Refused(_) | Outcome::First(..) | Outcome::Breaks => 1,
-        Outcome::Ends => 0,
-    };
-    let bytes = filled(house, row.bytes);
-    let received = house.exchange(bytes.as_bytes(), expected).await;
+    let bytes = filled(&house.attacker, &house.other, row.bytes, "");
+    let received = house.exchange(bytes.as_bytes(), expected_answers(row)).await;
     let seen = house.recorder.take_seen();
     let statuses: Vec<u16> = received.answers.iter().map(wire::Message::status).collect();
     let told = || {
@@ -73,9 +72,8 @@ fn is_request(house: &House, seen: &Seen, expected: &(&str, &str, wire::Framing,
     (method, request.framing, &request.body[..]) == (expected.0, expected.2, expected.3.as_bytes()) && path_fits
 }
 
-/// A row's bytes with its placeholders filled.
-fn filled(house: &House, bytes: &str) -> String {
-    let (attacker, other) = (&house.attacker, &house.other);
+/// A row's bytes with its placeholders filled; `mark` goes into the paths.
+fn filled(attacker: &Session, other: &Session, bytes: &str, mark: &str) -> String {
     let token = attacker.token.expose().to_string();
     let (name, value) = &attacker.cookie;
     let credentials = format!("Authorization: token {token}\r\nCookie: mine={COOKIE}; {name}={value}\r\n");
@@ -88,8 +86,9 @@ fn filled(house: &House, bytes: &str) -> String {
         .replace("{MORE}", "GET {S}/smuggled HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n")
         .replace("{TE}", "Transfer-Encoding: chunked\r\n\r\n")
         .replace("{WS}", support::WEBSOCKET)
-        .replace("{S}", &format!("/s/{}", attacker.id))
-        .replace("{O}", &format!("/s/{}", other.id))
+        .replace("{B}", &format!("/s/{}", attacker.id))
+        .replace("{S}", &format!("/s/{}{mark}", attacker.id))
+        .replace("{O}", &format!("/s/{}{mark}", other.id))
         .replace("{AUTH}", &credentials)
         .replace("{TOKEN}", &token)
 }
@@ -109,6 +108,90 @@ async fn requests_that_servers_read_differently_are_refused_or_read_once() {
     house.expect_no_secret("what the provider was sent", &recorded, false);
     let metrics = house.metrics_text().await;
     house.expect_no_secret("the metrics", &metrics, true);
+}
+
+/// A request in the corpus that a server refuses by itself, where the recorder takes it.
+const PARTICULAR: [(&str, &str); 2] = [("nginx", "a method in lower case"), ("node", "a method in lower case")];
+
+/// What each server read, by the row that it came from, without the path to the session.
+fn by_row(server: &Server, session: &Session) -> BTreeMap<usize, Vec<Told>> {
+    let mut rows: BTreeMap<usize, Vec<Told>> = BTreeMap::new();
+    for mut told in server.told() {
+        let path = format!("/s/{}/row", session.id);
+        let rest = told.target.strip_prefix(&path).unwrap_or_else(|| panic!("{} read {told:?}", server.name));
+        let (row, rest) = rest.split_once('/').expect("a row and a path");
+        let (row, rest) = (row.parse().expect("a number"), rest.to_owned());
+        told.target = rest;
+        rows.entry(row).or_default().push(told);
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_server_reads_the_same_requests() {
+    let house = House::start().await;
+    let servers =
+        [Server::recorder().await, Server::tornado(), Server::nginx().await, Server::node(), Server::hyper().await];
+    let rows: Vec<&Row> = TABLES.iter().copied().flatten().collect();
+    let mut read = Vec::new();
+    for server in &servers {
+        let session = house::rent(&house.installation, server.address).await;
+        for (number, row) in rows.iter().enumerate() {
+            let bytes = filled(&session, &house.other, row.bytes, &format!("/row{number}"));
+            house.exchange(bytes.as_bytes(), expected_answers(row)).await;
+        }
+        // What a server tells, it tells before it answers; the last one is for those that were not waited for.
+        let last = house.request(&session, "GET", &format!("row{}/last", rows.len()), "");
+        house.exchange(last.as_bytes(), 1).await;
+        support::eventually("the last request is told", || {
+            let told = by_row(server, &session);
+            if told.contains_key(&rows.len()) { Ok(()) } else { Err(told.len()) }
+        })
+        .await;
+        read.push(by_row(server, &session));
+    }
+    let mut differences = Vec::new();
+    for (server, read_by) in servers.iter().zip(&read) {
+        for (number, row) in rows.iter().enumerate() {
+            let (mine, recorded) = (of_row(read_by, number), of_row(&read[0], number));
+            let refuses = PARTICULAR.contains(&(server.name, row.what));
+            let fits = match row.outcome {
+                Outcome::Passes(_) if refuses => mine.is_empty(),
+                Outcome::Passes(requests) => recorded.len() == requests.len() && same(&mine, &recorded),
+                Outcome::First(..) => mine.len() <= 1 && mine.iter().all(|told| is_first(told, row)),
+                Outcome::Refused(_) | Outcome::Breaks | Outcome::Ends => mine.is_empty(),
+            };
+            if !fits {
+                differences.push(format!("{}, {}: {mine:?} and not {recorded:?}", server.name, row.what));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn of_row(read: &BTreeMap<usize, Vec<Told>>, number: usize) -> Vec<Told> {
+    read.get(&number).cloned().unwrap_or_default()
+}
+
+fn same(mine: &[Told], recorded: &[Told]) -> bool {
+    let framed = |told: &Told| Told {
+        framing: told.framing.filter(|_| mine.iter().all(|m| m.framing.is_some())),
+        ..told.clone()
+    };
+    mine.iter().cloned().eq(recorded.iter().map(framed))
+}
+
+fn is_first(told: &Told, row: &Row) -> bool {
+    let Outcome::First(method, path, _, body) = row.outcome else { return false };
+    told.method == method && told.target.split('?').next() == Some(path) && told.body == body.as_bytes()
+}
+
+fn expected_answers(row: &Row) -> usize {
+    match row.outcome {
+        Outcome::Passes(requests) => requests.len(),
+        Outcome::Refused(_) | Outcome::First(..) | Outcome::Breaks => 1,
+        Outcome::Ends => 0,
+    }
 }
 
 /// The one request that the provider heard.

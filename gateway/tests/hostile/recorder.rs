@@ -76,6 +76,11 @@ impl Recorder {
         *self.script.lock().expect("no panic") = script;
     }
 
+    /// All requests that were not taken yet.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no panic").clone()
+    }
+
     /// All requests since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().expect("no panic"))

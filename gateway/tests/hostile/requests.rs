@@ -1,6 +1,6 @@
 //! Requests that servers read differently, or that reach for what is not the renter's: one row each.
 //!
-//! In a row `{S}` is the path of the attacker's session, `{O}` that of the other's, and `{AUTH}` his credentials as
+//! In a row `{S}` is a path in the attacker's session, `{B}` the session's own, `{O}` that of the other's, and `{AUTH}` his credentials as
 //! fields. `{GET}` is a whole request but for more fields and the empty line, `{MORE}` a whole one that may not get
 //! through, `{TE}` ends a head with `Transfer-Encoding: chunked`, `{WS}` is what a handshake needs.
 
@@ -199,7 +199,7 @@ pub const TARGETS: &[Row] = &[
     row("another session with this one's token", "GET {O}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", Refused(&[403])),
     row(
         "shutdown, twice encoded",
-        "POST {S}/api/%2573hutdown HTTP/1.1\r\nHost: g\r\n{AUTH}Content-Length: 0\r\n\r\n",
+        "POST {B}/api/%2573hutdown HTTP/1.1\r\nHost: g\r\n{AUTH}Content-Length: 0\r\n\r\n",
         Refused(&[403]),
     ),
     row(

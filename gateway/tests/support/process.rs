@@ -216,7 +216,7 @@ async fn is_up(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("bound"))
 }
