@@ -1,6 +1,7 @@
 //! The agent against real sockets, a real child process and a real Docker engine.
 
 mod api;
+mod box_probe;
 mod egress;
 mod engine;
 mod gate;

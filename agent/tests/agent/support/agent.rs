@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::eventually;
+use super::private_engine::PrivateEngine;
 use super::server::{Answer, Call, Server};
 use super::world::run;
 
@@ -104,8 +105,8 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Settings for one machine, with `more` after them.
-    pub(crate) async fn new(control: &Control, tunnel: &str) -> Self {
+    /// Settings for one machine; `more` begins with those of the tunnel.
+    pub(crate) async fn new(control: &Control, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let place = directory.path().canonicalize().expect("a directory").display().to_string();
         let container = format!("runit-test-{}", place.rsplit(['/', '.']).next().unwrap_or("x"));
@@ -113,13 +114,22 @@ impl Home {
             std::env::var("SSL_CERT_FILE").map(|path| format!("ca_bundle = {path:?}\n")).unwrap_or_default();
         let settings = format!(
             "[agent]\nprovider_id = \"test\"\ncontrol_url = \"{}\"\nstate_dir = \"{place}/state\"\nheartbeat_seconds = 1\n\
-             [tunnel]\n{tunnel}\n[container]\nname = \"{container}\"\n{ca_bundle}[hardware]\ngpu = \"none\"\n",
+             [container]\nname = \"{container}\"\n{ca_bundle}[hardware]\ngpu = \"none\"\n[tunnel]\n{more}\n",
             control.server.url().origin().ascii_serialization(),
         );
         std::fs::write(directory.path().join("agent.toml"), settings).expect("written");
         let docker = Docker::connect_with_defaults().expect("a docker engine");
         let docker = docker.negotiate_version().await.expect("a docker engine answers");
         Self { directory, container, docker, environment: Vec::new() }
+    }
+
+    /// The same with an engine of the test's own.
+    pub(crate) async fn in_engine(control: &Control, engine: &PrivateEngine, more: &str) -> Self {
+        let docker = engine.client().negotiate_version().await.expect("a docker engine answers");
+        let environment = vec![("DOCKER_HOST".to_owned(), engine.host())];
+        let mut home = Self::new(control, more).await;
+        (home.docker, home.environment) = (docker, environment);
+        home
     }
 
     pub(crate) fn start(&self) -> Agent {

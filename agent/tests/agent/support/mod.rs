@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod cloudflared;
 pub(crate) mod jupyter;
+pub(crate) mod private_engine;
 pub(crate) mod server;
 pub(crate) mod world;
 
