@@ -11,6 +11,7 @@ use runit_core::{Secret, SessionId};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::hands::Report;
 use crate::state::Identity;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +73,24 @@ pub struct Registration<'a> {
     pub base_path: &'a str,
 }
 
+/// What a heartbeat tells beside the session's id; control may know none of it.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beat<'a> {
+    /// Whether a renter would be served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+    /// What the container does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<&'a Report>,
+    /// Answer when the session's status is another than this,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_status: Option<&'static str>,
+    /// or after so many seconds; at most 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+}
+
 /// What a heartbeat is answered with.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Heartbeat {
@@ -131,9 +150,18 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn heartbeat(&self, identity: &Identity) -> Result<Heartbeat, ApiError> {
+    pub async fn heartbeat(&self, identity: &Identity, beat: &Beat<'_>) -> Result<Heartbeat, ApiError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Body<'a> {
+            session_id: SessionId,
+            #[serde(flatten)]
+            beat: &'a Beat<'a>,
+        }
         let call = self.call(Method::POST, "/provider/heartbeat");
-        let call = with(call, identity.secret.as_ref()).json(&serde_json::json!({ "sessionId": identity.session }));
+        let wait = Duration::from_secs(beat.wait_seconds.unwrap_or(0));
+        let call = with(call, identity.secret.as_ref()).timeout(CALL_TIMEOUT + wait);
+        let call = call.json(&Body { session_id: identity.session, beat });
         let answered = answered(call).await.map_err(foreign_is_unknown)?;
         serde_json::from_slice(&answered).map_err(ApiError::Malformed)
     }

@@ -29,6 +29,11 @@ pub enum Line<'a> {
     Recycling,
     ContainerStopped,
     TunnelLost,
+    Asleep,
+    Waking,
+    OutOfMemory,
+    EgressCut,
+    EgressOpen,
     Stopping,
     Stopped,
 }
@@ -53,6 +58,11 @@ impl fmt::Display for Line<'_> {
             Self::Recycling => f.write_str("[agent] replacing the workspace..."),
             Self::ContainerStopped => f.write_str("[agent] jupyter stopped, starting it again"),
             Self::TunnelLost => f.write_str("[agent] tunnel lost, opening another"),
+            Self::Asleep => f.write_str("[agent] jupyter stopped, since nobody uses it; the next renter starts it"),
+            Self::Waking => f.write_str("[agent] jupyter is wanted, starting it"),
+            Self::OutOfMemory => f.write_str("[docker] a process was killed: the container's memory is used up"),
+            Self::EgressCut => f.write_str("[agent] the daily cap is used up: the container is cut off from the world"),
+            Self::EgressOpen => f.write_str("[agent] the container reaches the world again"),
             Self::Stopping => f.write_str("[agent] stopping..."),
             Self::Stopped => f.write_str("[agent] stopped"),
         }

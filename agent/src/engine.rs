@@ -9,14 +9,16 @@ mod request;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{NetworkCreateRequest, SystemInfo, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
-    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions, StartContainerOptions,
+    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StatsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures::{Stream, StreamExt};
 use runit_core::{Secret, SessionId};
@@ -29,6 +31,8 @@ pub use request::{INSTANCE_LABEL, base_path};
 
 /// Lines of a container's output that are read at most while looking for the one that names its user.
 const FIRST_LINES: usize = 50;
+/// How long a container may take to end when it is stopped.
+const STOP_SECONDS: i32 = 10;
 /// How much of a container's output is told when it ended while it should have started.
 const LAST_LINES: &str = "20";
 
@@ -87,6 +91,28 @@ pub struct Workspace {
     pub gate_secret: Secret,
     /// What a request must bring to Jupyter.
     pub jupyter_token: Secret,
+}
+
+/// What the engine counted of a running container since its start, and what it uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Processor time.
+    pub processor: Duration,
+    /// Bytes in and out on all of its interfaces but its own loopback.
+    pub network_bytes: u64,
+    /// Memory in use.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub processes: u64,
+}
+
+/// What the engine tells by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    /// A container of ours ended.
+    Ended,
+    /// A process in it was killed, since its memory was used up.
+    OutOfMemory,
 }
 
 impl Engine {
@@ -245,6 +271,50 @@ impl Engine {
         }
     }
 
+    /// Stops the container: it may end by itself for a while, and is killed then. One that does not run is fine.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn stop(&self) -> Result<(), EngineError> {
+        let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
+        unless_gone(self.docker.stop_container(self.instance.container(), Some(options)).await)
+            .map_err(refused("stop the container"))
+    }
+
+    /// What the container used so far.
+    ///
+    /// # Errors
+    /// The engine does not answer, or says nothing.
+    pub async fn counted(&self) -> Result<Counted, EngineError> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let stats = self.docker.stats(self.instance.container(), Some(options)).boxed().next().await;
+        let stats = stats.ok_or(EngineError::NoContainer)?.map_err(refused("tell what the container uses"))?;
+        let networks = stats.networks.unwrap_or_default();
+        let nanoseconds = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
+        Ok(Counted {
+            processor: Duration::from_nanos(nanoseconds.unwrap_or(0)),
+            network_bytes: networks.values().fold(0, |sum: u64, network| {
+                sum.saturating_add(network.rx_bytes.unwrap_or(0)).saturating_add(network.tx_bytes.unwrap_or(0))
+            }),
+            memory_bytes: stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0),
+            processes: stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0),
+        })
+    }
+
+    /// What happens to our containers, until the engine stops telling.
+    pub fn happenings(&self) -> impl Stream<Item = Happening> + '_ {
+        let mut filters = self.ours();
+        filters.insert("event".to_owned(), vec!["die".to_owned(), "oom".to_owned()]);
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        self.docker.events(Some(options)).filter_map(|event| async {
+            match event.ok()?.action.as_deref() {
+                Some("die") => Some(Happening::Ended),
+                Some("oom") => Some(Happening::OutOfMemory),
+                _ => None,
+            }
+        })
+    }
+
     /// The container's last output, for a message. `secret` is taken out of it.
     pub async fn last_output(&self, secret: &Secret) -> String {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LAST_LINES).build();
@@ -278,7 +348,7 @@ impl Engine {
             running_as(&line).map(str::to_owned)
         });
         let mut found = std::pin::pin!(found);
-        match tokio::time::timeout(std::time::Duration::from_secs(10), found.next()).await {
+        match tokio::time::timeout(Duration::from_secs(10), found.next()).await {
             Ok(Some(user)) => say(Line::RunningAs { user: &user }),
             Ok(None) | Err(_) => tracing::warn!("the container did not say which user it runs as"),
         }
@@ -366,6 +436,8 @@ fn unless_gone(result: Result<(), DockerError>) -> Result<(), DockerError> {
         {
             Ok(())
         }
+        // 304: it is stopped already.
+        Err(DockerError::DockerResponseServerError { status_code: 304, .. }) => Ok(()),
         Err(error) if is_missing(&error) => Ok(()),
         other => other,
     }

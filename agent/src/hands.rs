@@ -2,27 +2,34 @@
 //!
 //! Answers for the order of steps within an action. Decides nothing: that is `reconcile`. Errors end here, in the log.
 
+mod look;
+
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runit_core::{Secret, SessionId};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiError, Registration};
+use crate::api::{Api, ApiError, Beat, Registration};
 use crate::console::{Line, say};
-use crate::egress::ruleset::Flow;
 use crate::egress::{EgressError, Firewall};
 use crate::engine::{Engine, EngineError, Workspace, base_path};
 use crate::gate::{Backend, Gate};
 use crate::instance::Instance;
 use crate::jupyter;
-use crate::observed::{Event, Told};
+use crate::observed::{Event, Standing, Told, WorkspaceNumber};
 use crate::random::{self, NoRandomness};
 use crate::reconcile::Action;
 use crate::state::{Identity, StateError, StateFile};
 use crate::tunnel::{OpenTunnel, Opener, TunnelError};
 
+pub(crate) use look::Books;
+pub use look::Report;
+
 const JUPYTER_TIMEOUT: Duration = Duration::from_secs(90);
+/// Within what proxies let an answer take.
+const WAIT_SECONDS: u64 = 25;
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(1);
 /// A session that cannot be taken back in this time is left to control, which misses the heartbeats.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +61,7 @@ pub(crate) struct Hands {
     pub(crate) identity: Mutex<Identity>,
     pub(crate) state: Mutex<StateFile>,
     pub(crate) workspace: Mutex<Option<Workspace>>,
+    pub(crate) books: Mutex<Books>,
     /// Ends what would otherwise be waited for when the agent stops.
     pub(crate) stop: CancellationToken,
 }
@@ -102,7 +110,8 @@ impl Hands {
             Action::CloseTunnel => Ok(Outcome::Event(close(tunnel).await)),
             Action::Register(told) => self.register(told).await.map(Outcome::Event),
             Action::Announce(told) => self.announce(told).await.map(Outcome::Event),
-            Action::Heartbeat => self.heartbeat().await.map(Outcome::Event),
+            Action::PutToSleep => self.put_to_sleep().await.map(Outcome::Event),
+            Action::Heartbeat { reachable } => self.heartbeat(*reachable).await.map(Outcome::Event),
             Action::Deregister => Ok(Outcome::Event(self.deregister().await)),
         };
         done.unwrap_or_else(|error| {
@@ -129,6 +138,7 @@ impl Hands {
             jupyter_token: random::secret()?,
         };
         *locked(&self.workspace) = Some(workspace.clone());
+        locked(&self.books).workspace_started();
         self.serve(&workspace).await?;
         Ok(Event::WorkspaceStarted)
     }
@@ -139,31 +149,41 @@ impl Hands {
         Ok(Event::ContainerRestarted)
     }
 
-    /// A container on the workspace, the gate open before it, and Jupyter answering through the gate.
+    /// A container on the workspace, Jupyter answering, and the gate open before it: not earlier, since somebody may wait
+    /// there.
     async fn serve(&self, workspace: &Workspace) -> Result<(), HandsError> {
         let session = locked(&self.identity).session;
         let directory = self.engine.ensure_volume(workspace).await?;
         say(Line::WorkspaceDirectory { directory: &directory });
         // Before there is anything that they could come too late for.
-        self.firewall.set(Flow::Open).await?;
+        let flow = locked(&self.books).flow();
+        self.firewall.set(flow).await?;
         self.engine.ensure_network().await?;
         self.firewall.meets_the_bridge()?;
         say(Line::StartingJupyter);
         let address = self.engine.start(session, workspace).await?;
+        locked(&self.books).container_started(address);
+        self.until_it_answers(workspace, address, &workspace.jupyter_token).await?;
         self.gate.open(&Backend {
             address,
             gate_secret: workspace.gate_secret.clone(),
             jupyter_token: workspace.jupyter_token.clone(),
         });
-        let ready = self.wait_for_jupyter(session, workspace).await;
-        if ready.is_err() {
+        let through = self.until_it_answers(workspace, self.gate.address(), &workspace.gate_secret).await;
+        if through.is_err() {
             self.gate.shut();
         }
-        ready
+        through
     }
 
-    async fn wait_for_jupyter(&self, session: SessionId, workspace: &Workspace) -> Result<(), HandsError> {
-        let base_path = base_path(session);
+    /// Waits until Jupyter answers at `address` to who brings `secret`.
+    async fn until_it_answers(
+        &self,
+        workspace: &Workspace,
+        address: SocketAddr,
+        secret: &Secret,
+    ) -> Result<(), HandsError> {
+        let base_path = base_path(locked(&self.identity).session);
         let ended = async {
             while self.engine.is_running().await.unwrap_or(true) {
                 tokio::time::sleep(STILL_RUNNING_EVERY).await;
@@ -171,15 +191,11 @@ impl Hands {
             EngineError::Ended(self.engine.last_output(&workspace.jupyter_token).await)
         };
         tokio::select! {
-            () = jupyter::answers(&self.local, self.gate.address(), &base_path, &workspace.gate_secret) => Ok(()),
+            () = jupyter::answers(&self.local, address, &base_path, secret) => Ok(()),
             error = ended => Err(error.into()),
             () = tokio::time::sleep(JUPYTER_TIMEOUT) => Err(HandsError::Silent),
             () = self.stop.cancelled() => Err(HandsError::Stopping),
         }
-    }
-
-    async fn check_container(&self) -> Result<Event, HandsError> {
-        Ok(Event::ContainerChecked { running: self.engine.is_running().await? })
     }
 
     async fn open_tunnel(&self) -> Result<OpenTunnel, HandsError> {
@@ -242,16 +258,36 @@ impl Hands {
         }
     }
 
-    async fn heartbeat(&self) -> Result<Event, HandsError> {
+    async fn heartbeat(&self, reachable: bool) -> Result<Event, HandsError> {
         let identity = locked(&self.identity).clone();
-        match self.api.heartbeat(&identity).await {
+        let beat = Beat { reachable: Some(reachable), report: Some(&self.report()), ..Beat::default() };
+        match self.api.heartbeat(&identity, &beat).await {
             Ok(answer) => {
                 say(Line::HeartbeatUpdated { id: identity.session });
                 tracing::debug!(status = answer.status, "heartbeat answered");
-                Ok(Event::HeartbeatAnswered { recycle: answer.wants_recycle() })
+                let standing = standing(&answer.status);
+                Ok(Event::HeartbeatAnswered { recycle: answer.wants_recycle(), standing, reachable })
             }
             Err(ApiError::Unknown) => Ok(Event::Unknown),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits, at control, for the session to stand otherwise than `known`; none where control cannot say that.
+    pub(crate) async fn await_change(&self, known: Standing, workspace: WorkspaceNumber) -> Option<Event> {
+        let identity = locked(&self.identity).clone();
+        let beat = Beat { known_status: Some(status(known)?), wait_seconds: Some(WAIT_SECONDS), ..Beat::default() };
+        match self.api.heartbeat(&identity, &beat).await {
+            Ok(answer) if standing(&answer.status) != known => {
+                let recycle = answer.wants_recycle();
+                Some(Event::StandingHeard { recycle, standing: standing(&answer.status), workspace })
+            }
+            Ok(_) => None,
+            // The next heartbeat finds out the same, and what to do about it.
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "control did not wait for a change");
+                None
+            }
         }
     }
 
@@ -279,6 +315,21 @@ impl Hands {
     }
 }
 
+/// As control spells it.
+fn status(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Ready => Some("READY"),
+        Standing::Locked => Some("LOCKED"),
+        Standing::Recycling => Some("RECYCLING"),
+        Standing::Unknown => None,
+    }
+}
+
+fn standing(said: &str) -> Standing {
+    let all = [Standing::Ready, Standing::Locked, Standing::Recycling];
+    all.into_iter().find(|standing| status(*standing) == Some(said)).unwrap_or_default()
+}
+
 async fn close(tunnel: Option<OpenTunnel>) -> Event {
     if let Some(tunnel) = tunnel {
         tunnel.close().await;
@@ -297,7 +348,8 @@ fn name(action: &Action) -> &'static str {
         Action::CloseTunnel => "the tunnel could not be closed",
         Action::Register(_) => "the session could not be registered",
         Action::Announce(_) => "control could not be told of a change",
-        Action::Heartbeat => "the heartbeat failed",
+        Action::PutToSleep => "the container could not be stopped",
+        Action::Heartbeat { .. } => "the heartbeat failed",
         Action::Deregister => "the session could not be taken back",
     }
 }

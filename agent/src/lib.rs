@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`reconcile`], [`observed`] | what to do next (pure) |
 //! | `supervisor`, `hands` | doing it |
+//! | [`activity`] | whether a container is used (pure) |
 //! | [`engine`] | container, volume, network, image |
 //! | [`egress`] | what the container may reach by itself |
 //! | [`gate`] | who gets through to Jupyter |
@@ -17,6 +18,7 @@
 //! | [`console`] | what the provider sees |
 //! | [`commands`] | what a provider asks for beside `up` |
 
+pub mod activity;
 pub mod api;
 mod backoff;
 pub mod commands;
@@ -34,6 +36,7 @@ pub mod state;
 mod supervisor;
 pub mod tunnel;
 
+pub use hands::Report;
 pub use random::NoRandomness;
 pub use supervisor::{RunError, run};
 pub use tunnel::{EXEC_BOUND, exec_bound};

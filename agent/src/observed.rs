@@ -10,6 +10,10 @@ use crate::reconcile::Action;
 
 /// A part that stayed up this long starts its count of failures anew.
 const STEADY: Duration = Duration::from_secs(60);
+/// Longer than between two looks at a container.
+const LONG_AGO: Duration = Duration::from_secs(60);
+/// A session whose container and tunnel were not seen to be well for so long is taken for unreachable.
+const UNSOUND: Duration = Duration::from_secs(31);
 
 /// Counts the workspaces of this run: a higher number is a fresher one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +34,33 @@ pub enum WorkspaceState {
         since: Instant,
         /// When it was last seen to run.
         checked_at: Instant,
+        /// When it was last seen to do something.
+        busy_at: Instant,
     },
     /// The container ended by itself; the volume is as the renter left it.
     Stopped {
         /// Which workspace it was.
         number: WorkspaceNumber,
     },
+    /// The container was stopped since nobody used it; the gate calls when somebody wants it.
+    Asleep {
+        /// Which workspace it is.
+        number: WorkspaceNumber,
+    },
+}
+
+/// How a session stands, as control says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Listed; nobody holds it.
+    Ready,
+    /// A renter holds it.
+    Locked,
+    /// Its renter is gone, and it waits for a fresh workspace.
+    Recycling,
+    /// Control said nothing of it, or something that is not known here.
+    #[default]
+    Unknown,
 }
 
 /// The way from the public to the gate.
@@ -63,6 +88,10 @@ pub enum ControlState {
         told: Told,
         /// When it last answered.
         heard_at: Instant,
+        /// How it said that the session stands.
+        standing: Standing,
+        /// Whether it was told that the session can be reached.
+        reachable_told: bool,
     },
 }
 
@@ -88,7 +117,15 @@ pub enum Event {
     ContainerChecked {
         /// Whether it runs.
         running: bool,
+        /// Whether it did something since it was last looked at.
+        busy: bool,
     },
+    /// The container was stopped, since nobody used it.
+    FellAsleep,
+    /// Somebody wants a container that is asleep.
+    Wanted,
+    /// The engine told that the container ended, or the like: it is looked at now.
+    Stirred,
     /// The tunnel carries requests.
     TunnelOpened {
         /// What to register.
@@ -104,6 +141,19 @@ pub enum Event {
     HeartbeatAnswered {
         /// Whether it wants a fresh workspace: the renter is gone.
         recycle: bool,
+        /// How it says that the session stands.
+        standing: Standing,
+        /// Whether it was told that the session can be reached.
+        reachable: bool,
+    },
+    /// Control told of a change between heartbeats.
+    StandingHeard {
+        /// Whether it wants a fresh workspace.
+        recycle: bool,
+        /// How it says that the session stands.
+        standing: Standing,
+        /// Which workspace it knew when it was asked: a newer one is not meant.
+        workspace: WorkspaceNumber,
     },
     /// Control does not know the session: it is gone with its tokens and its lock.
     Unknown,
@@ -168,6 +218,8 @@ pub struct Observed {
     pub tunnel: Part<TunnelState>,
     /// The control API.
     pub control: Part<ControlState>,
+    /// When container and tunnel were last seen to be well.
+    sound_at: Option<Instant>,
     newest: WorkspaceNumber,
     /// Workspaces up to this one may have been used by a renter who is gone.
     stale: WorkspaceNumber,
@@ -180,6 +232,7 @@ impl Default for Observed {
             workspace: Part::new(WorkspaceState::Unswept),
             tunnel: Part::new(TunnelState::Closed),
             control: Part::new(ControlState::Unregistered),
+            sound_at: None,
             newest: WorkspaceNumber(0),
             stale: WorkspaceNumber(0),
         }
@@ -187,11 +240,28 @@ impl Default for Observed {
 }
 
 impl Observed {
-    /// The workspace that serves now, if one does.
+    /// The workspace that serves, or would if it were wanted.
     pub fn serving(&self) -> Option<WorkspaceNumber> {
         match self.workspace.state {
-            WorkspaceState::Serving { number, .. } => Some(number),
+            WorkspaceState::Serving { number, .. } | WorkspaceState::Asleep { number } => Some(number),
             _ => None,
+        }
+    }
+
+    /// Whether a request that came now would be answered, as far as can be seen. A container or tunnel that is being
+    /// replaced is given the time for it; an engine that does not answer leaves the container as it was, but nobody
+    /// knows how that is.
+    pub fn is_reachable(&self, now: Instant) -> bool {
+        let asleep = matches!(self.workspace.state, WorkspaceState::Asleep { .. });
+        let open = matches!(self.tunnel.state, TunnelState::Open { .. });
+        asleep && open || self.sound_at.is_some_and(|time| now < time + UNSOUND)
+    }
+
+    /// How control says that the session stands.
+    pub fn standing(&self) -> Standing {
+        match self.control.state {
+            ControlState::Registered { standing, .. } => standing,
+            ControlState::Unregistered => Standing::Unknown,
         }
     }
 
@@ -228,6 +298,21 @@ impl Observed {
 
     /// Something happened. `chance` is drawn by the caller, uniformly from `0..=u16::MAX`.
     pub fn apply(&mut self, event: Event, now: Instant, chance: u16) {
+        let looked = matches!(
+            event,
+            Event::ContainerChecked { running: true, .. }
+                | Event::WorkspaceStarted
+                | Event::ContainerRestarted
+                | Event::TunnelOpened { .. }
+        );
+        self.take(event, now, chance);
+        let sound = self.serving().is_some() && matches!(self.tunnel.state, TunnelState::Open { .. });
+        if looked && sound {
+            self.sound_at = Some(now);
+        }
+    }
+
+    fn take(&mut self, event: Event, now: Instant, chance: u16) {
         match event {
             Event::WorkspaceRemoved => self.workspace.done(WorkspaceState::Absent),
             Event::WorkspaceStarted => {
@@ -235,10 +320,23 @@ impl Observed {
                 self.serve(self.newest, now);
             }
             Event::ContainerRestarted => match self.workspace.state {
-                WorkspaceState::Stopped { number } | WorkspaceState::Serving { number, .. } => self.serve(number, now),
+                WorkspaceState::Stopped { number }
+                | WorkspaceState::Serving { number, .. }
+                | WorkspaceState::Asleep { number } => self.serve(number, now),
                 WorkspaceState::Unswept | WorkspaceState::Absent => self.workspace.done(WorkspaceState::Unswept),
             },
-            Event::ContainerChecked { running } => self.checked(running, now, chance),
+            Event::ContainerChecked { running, busy } => self.checked(running, busy, now, chance),
+            Event::FellAsleep => {
+                if let Some(number) = self.serving() {
+                    self.workspace.done(WorkspaceState::Asleep { number });
+                }
+            }
+            Event::Wanted => {
+                if let WorkspaceState::Asleep { number } = self.workspace.state {
+                    self.workspace.state = WorkspaceState::Stopped { number };
+                }
+            }
+            Event::Stirred => self.look_now(now),
             Event::TunnelOpened { url } => self.tunnel.done(TunnelState::Open { url, since: now }),
             Event::TunnelClosed => self.tunnel.done(TunnelState::Closed),
             Event::TunnelLost => {
@@ -248,10 +346,21 @@ impl Observed {
                 }
             }
             Event::Heard(told) => {
-                self.control.done(ControlState::Registered { told, heard_at: now });
+                // A fresh workspace ends a lock's end; a new URL leaves what was.
+                let standing = match &self.control.state {
+                    ControlState::Registered { told: former, standing, .. } if former.workspace == told.workspace => {
+                        *standing
+                    }
+                    _ => Standing::Ready,
+                };
+                let registered = ControlState::Registered { told, heard_at: now, standing, reachable_told: true };
+                self.control.done(registered);
                 self.control.attempts.backoff.succeeded();
             }
-            Event::HeartbeatAnswered { recycle } => self.answered(recycle, now),
+            Event::HeartbeatAnswered { recycle, standing, reachable } => {
+                self.answered(recycle, standing, reachable, now);
+            }
+            Event::StandingHeard { recycle, standing, workspace } => self.heard(recycle, standing, workspace),
             Event::Unknown => {
                 self.retire_what_control_knew();
                 self.control.done(ControlState::Unregistered);
@@ -267,14 +376,17 @@ impl Observed {
     }
 
     fn serve(&mut self, number: WorkspaceNumber, now: Instant) {
-        self.workspace.done(WorkspaceState::Serving { number, since: now, checked_at: now });
+        self.workspace.done(WorkspaceState::Serving { number, since: now, checked_at: now, busy_at: now });
     }
 
-    fn checked(&mut self, running: bool, now: Instant, chance: u16) {
+    fn checked(&mut self, running: bool, busy: bool, now: Instant, chance: u16) {
         self.workspace.attempts.in_flight = false;
-        if let WorkspaceState::Serving { number, since, checked_at } = &mut self.workspace.state {
+        if let WorkspaceState::Serving { number, since, checked_at, busy_at } = &mut self.workspace.state {
             if running {
                 *checked_at = now;
+                if busy {
+                    *busy_at = now;
+                }
             } else {
                 let (number, since) = (*number, *since);
                 self.workspace.state = WorkspaceState::Stopped { number };
@@ -283,14 +395,33 @@ impl Observed {
         }
     }
 
-    fn answered(&mut self, recycle: bool, now: Instant) {
+    /// The next look is due, whenever the last one was.
+    fn look_now(&mut self, now: Instant) {
+        if let WorkspaceState::Serving { checked_at, .. } = &mut self.workspace.state {
+            *checked_at = now.checked_sub(LONG_AGO).unwrap_or(now);
+        }
+    }
+
+    fn answered(&mut self, recycle: bool, said: Standing, reachable: bool, now: Instant) {
         if recycle {
             self.retire_what_control_knew();
         }
         self.control.attempts.in_flight = false;
         self.control.attempts.backoff.succeeded();
-        if let ControlState::Registered { heard_at, .. } = &mut self.control.state {
-            *heard_at = now;
+        if let ControlState::Registered { heard_at, standing, reachable_told, .. } = &mut self.control.state {
+            (*heard_at, *standing, *reachable_told) = (now, said, reachable);
+        }
+    }
+
+    /// Between heartbeats, and perhaps overtaken by what control was told since.
+    fn heard(&mut self, recycle: bool, said: Standing, workspace: WorkspaceNumber) {
+        let ControlState::Registered { told, standing, .. } = &mut self.control.state else { return };
+        if told.workspace != workspace {
+            return;
+        }
+        *standing = said;
+        if recycle {
+            self.retire_what_control_knew();
         }
     }
 
@@ -312,11 +443,13 @@ impl Observed {
 
     fn attempts_of(&mut self, action: &Action) -> &mut Attempts {
         match action {
-            Action::RemoveWorkspace | Action::StartWorkspace | Action::RestartContainer | Action::CheckContainer => {
-                &mut self.workspace.attempts
-            }
+            Action::RemoveWorkspace
+            | Action::StartWorkspace
+            | Action::RestartContainer
+            | Action::CheckContainer
+            | Action::PutToSleep => &mut self.workspace.attempts,
             Action::OpenTunnel | Action::CloseTunnel => &mut self.tunnel.attempts,
-            Action::Register(_) | Action::Announce(_) | Action::Heartbeat | Action::Deregister => {
+            Action::Register(_) | Action::Announce(_) | Action::Heartbeat { .. } | Action::Deregister => {
                 &mut self.control.attempts
             }
         }

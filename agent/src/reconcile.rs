@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::observed::{ControlState, Observed, Told, TunnelState, WorkspaceState};
+use crate::observed::{ControlState, Observed, Standing, Told, TunnelState, WorkspaceState};
 
 /// How often the container is looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(3);
@@ -35,6 +35,8 @@ pub struct Desired {
     pub goal: Goal,
     /// How often control hears from the agent.
     pub heartbeat_every: Duration,
+    /// A container that nobody holds and that does nothing is stopped after this; none: never.
+    pub sleep_after: Option<Duration>,
 }
 
 /// One step that changes the world or looks at it.
@@ -46,8 +48,10 @@ pub enum Action {
     StartWorkspace,
     /// The container is gone but its renter may not be: a new container on the same volume, with the same secrets.
     RestartContainer,
-    /// See whether the container runs.
+    /// See whether the container runs, what it does, and whether its rules stand.
     CheckContainer,
+    /// Stop the container, until somebody wants it.
+    PutToSleep,
     /// Open the tunnel to the gate; done when it carries requests.
     OpenTunnel,
     /// Close the tunnel.
@@ -57,7 +61,10 @@ pub enum Action {
     /// Tell control a new URL, or of a fresh workspace by its new secret.
     Announce(Told),
     /// Say that the agent is there.
-    Heartbeat,
+    Heartbeat {
+        /// And whether a renter would be served.
+        reachable: bool,
+    },
     /// Take the session back.
     Deregister,
 }
@@ -76,14 +83,20 @@ fn workspace_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<
         (Goal::Down, _) => seen.control_is_done().then_some(Action::RemoveWorkspace),
         (Goal::Up, WorkspaceState::Unswept) => Some(Action::RemoveWorkspace),
         (Goal::Up, WorkspaceState::Absent) => Some(Action::StartWorkspace),
-        (Goal::Up, WorkspaceState::Serving { number, .. } | WorkspaceState::Stopped { number })
-            if seen.is_stale(*number) =>
-        {
-            Some(Action::RemoveWorkspace)
-        }
+        (
+            Goal::Up,
+            WorkspaceState::Serving { number, .. }
+            | WorkspaceState::Stopped { number }
+            | WorkspaceState::Asleep { number },
+        ) if seen.is_stale(*number) => Some(Action::RemoveWorkspace),
         (Goal::Up, WorkspaceState::Stopped { .. }) => Some(Action::RestartContainer),
-        (Goal::Up, WorkspaceState::Serving { checked_at, .. }) => {
-            (now >= *checked_at + CHECK_EVERY).then_some(Action::CheckContainer)
+        (Goal::Up, WorkspaceState::Asleep { .. }) => None,
+        (Goal::Up, WorkspaceState::Serving { checked_at, .. }) if now >= *checked_at + CHECK_EVERY => {
+            Some(Action::CheckContainer)
+        }
+        (Goal::Up, WorkspaceState::Serving { busy_at, .. }) => {
+            let idle = desired.sleep_after.is_some_and(|after| now >= *busy_at + after);
+            (idle && seen.standing() == Standing::Ready).then_some(Action::PutToSleep)
         }
     }
 }
@@ -103,11 +116,14 @@ fn control_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<Ac
         (Goal::Down, ControlState::Registered { .. }) => Some(Action::Deregister),
         (Goal::Down, ControlState::Unregistered) => None,
         (Goal::Up, ControlState::Unregistered) => to_tell(seen).map(Action::Register),
-        (Goal::Up, ControlState::Registered { heard_at, .. }) if now >= *heard_at + desired.heartbeat_every => {
-            Some(Action::Heartbeat)
-        }
-        (Goal::Up, ControlState::Registered { told, .. }) => {
-            to_tell(seen).filter(|current| current != told).map(Action::Announce)
+        (Goal::Up, ControlState::Registered { told, heard_at, reachable_told, .. }) => {
+            let reachable = seen.is_reachable(now);
+            if now >= *heard_at + desired.heartbeat_every {
+                return Some(Action::Heartbeat { reachable });
+            }
+            let announce = to_tell(seen).filter(|current| current != told).map(Action::Announce);
+            let matters = seen.standing() != Standing::Recycling && reachable != *reachable_told;
+            announce.or_else(|| matters.then_some(Action::Heartbeat { reachable }))
         }
     }
 }

@@ -12,6 +12,8 @@ use runit_core::{Secret, SessionId};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::egress::meter::Usage;
+
 const FILE: &str = "session.json";
 const LOCK: &str = "agent.lock";
 
@@ -57,6 +59,9 @@ struct Content {
     /// Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     no_tunnel_before: Option<u64>,
+    /// What the session's containers moved by themselves.
+    #[serde(default)]
+    egress: Usage,
 }
 
 /// A secret on its way to or from the file.
@@ -98,6 +103,7 @@ impl StateFile {
             session_id: new_session,
             provider_secret: None,
             no_tunnel_before: tunnel_pause,
+            egress: Usage::default(),
         });
         let mut state = Self { directory, content: content.clone(), _lock: lock };
         state.write(content)?;
@@ -121,7 +127,22 @@ impl StateFile {
     /// It cannot be written; then the former one stays.
     pub fn set_identity(&mut self, identity: &Identity) -> Result<(), StateError> {
         let secret = identity.secret.as_ref().map(|secret| Bare(secret.expose().to_owned()));
-        self.write(Content { session_id: identity.session, provider_secret: secret, ..self.content.clone() })
+        let egress =
+            if identity.session == self.content.session_id { self.content.egress.clone() } else { Usage::default() };
+        self.write(Content { session_id: identity.session, provider_secret: secret, egress, ..self.content.clone() })
+    }
+
+    /// What the session's containers moved by themselves; kept with the next write.
+    pub fn egress_mut(&mut self) -> &mut Usage {
+        &mut self.content.egress
+    }
+
+    /// Keeps what was changed without being written.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&mut self) -> Result<(), StateError> {
+        self.write(self.content.clone())
     }
 
     /// Until when, in Unix seconds, no tunnel may be asked for.

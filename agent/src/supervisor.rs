@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use runit_config::AgentSettings;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -16,7 +17,7 @@ use crate::gate::Gate;
 use crate::hands::{Hands, Outcome, chain};
 use crate::instance::Instance;
 use crate::jupyter::local_client;
-use crate::observed::{Event, Observed, WorkspaceState};
+use crate::observed::{ControlState, Event, Observed, Standing, WorkspaceNumber, WorkspaceState};
 use crate::random::{self, NoRandomness};
 use crate::reconcile::{Action, Desired, Goal, reconcile};
 use crate::state::{StateError, StateFile};
@@ -24,6 +25,8 @@ use crate::tunnel::{OpenTunnel, Opener, TunnelError};
 
 /// How exactly times are kept.
 const TICK: Duration = Duration::from_millis(250);
+/// Before an engine that stopped telling is listened to again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Taking back, removing and closing take seconds; an engine that hangs is not waited for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -93,6 +96,7 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
         identity: Mutex::new(state.identity()),
         state: Mutex::new(state),
         workspace: Mutex::new(None),
+        books: Mutex::default(),
         stop,
     })
 }
@@ -104,17 +108,24 @@ struct Supervisor {
     seen: Observed,
     tunnel: Option<OpenTunnel>,
     outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
+    /// What is known of the session while it is registered, for who waits for a change of it.
+    known: watch::Sender<Option<(Standing, WorkspaceNumber)>>,
+    listeners: JoinSet<()>,
 }
 
 impl Supervisor {
     fn new(hands: Hands) -> Self {
         let heartbeat_every = Duration::from_secs(hands.settings.agent.heartbeat_seconds);
+        let sleep_after = Some(hands.settings.container.sleep_after_seconds).filter(|seconds| *seconds > 0);
+        let sleep_after = sleep_after.map(Duration::from_secs);
         Self {
             hands: Arc::new(hands),
-            desired: Desired { goal: Goal::Up, heartbeat_every },
+            desired: Desired { goal: Goal::Up, heartbeat_every, sleep_after },
             seen: Observed::default(),
             tunnel: None,
             outcomes: mpsc::unbounded_channel(),
+            known: watch::Sender::new(None),
+            listeners: JoinSet::new(),
         }
     }
 
@@ -122,8 +133,10 @@ impl Supervisor {
         let stop = self.hands.stop.clone();
         let mut tick = tokio::time::interval(TICK);
         let mut give_up_at = None;
+        self.listen();
         loop {
             self.act();
+            self.tell_listeners();
             tokio::select! {
                 Some(outcome) = self.outcomes.1.recv() => self.take(outcome),
                 () = lost(self.tunnel.as_ref()) => self.tunnel_lost(),
@@ -143,6 +156,35 @@ impl Supervisor {
                 return Err(RunError::LeftBehind(format!("{:?}", self.seen.workspace.state)));
             }
         }
+    }
+
+    /// Those who hear of things that no action asked for; they end with the supervisor.
+    fn listen(&mut self) {
+        let gate = (Arc::clone(&self.hands), self.outcomes.0.clone());
+        self.listeners.spawn(async move {
+            loop {
+                gate.0.gate.wanted().await;
+                let _ = gate.1.send(Outcome::Event(Event::Wanted));
+            }
+        });
+        let engine = (Arc::clone(&self.hands), self.outcomes.0.clone());
+        self.listeners.spawn(async move {
+            loop {
+                engine.0.hear_engine(|| drop(engine.1.send(Outcome::Event(Event::Stirred)))).await;
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            }
+        });
+        let (hands, outcomes, known) = (Arc::clone(&self.hands), self.outcomes.0.clone(), self.known.subscribe());
+        let heartbeat_every = self.desired.heartbeat_every;
+        self.listeners.spawn(hear_control(hands, outcomes, known, heartbeat_every));
+    }
+
+    fn tell_listeners(&self) {
+        let known = match (&self.seen.control.state, self.desired.goal) {
+            (ControlState::Registered { told, standing, .. }, Goal::Up) => Some((*standing, told.workspace)),
+            _ => None,
+        };
+        self.known.send_if_modified(|before| std::mem::replace(before, known) != known);
     }
 
     fn act(&mut self) {
@@ -169,11 +211,9 @@ impl Supervisor {
 
     fn announce(&self, action: &Action) {
         let replaces =
-            matches!(self.seen.workspace.state, WorkspaceState::Serving { .. } | WorkspaceState::Stopped { .. });
-        match action {
-            Action::RemoveWorkspace if replaces && self.desired.goal == Goal::Up => say(Line::Recycling),
-            Action::RestartContainer => say(Line::ContainerStopped),
-            _ => {}
+            self.seen.serving().is_some() || matches!(self.seen.workspace.state, WorkspaceState::Stopped { .. });
+        if *action == Action::RemoveWorkspace && replaces && self.desired.goal == Goal::Up {
+            say(Line::Recycling);
         }
     }
 
@@ -186,6 +226,13 @@ impl Supervisor {
                 Event::TunnelOpened { url }
             }
         };
+        match (&event, &self.seen.workspace.state) {
+            (Event::Wanted, WorkspaceState::Asleep { .. }) => say(Line::Waking),
+            (Event::ContainerChecked { running: false, .. }, WorkspaceState::Serving { .. }) => {
+                say(Line::ContainerStopped);
+            }
+            _ => {}
+        }
         self.seen.apply(event, Instant::now(), random::chance());
     }
 
@@ -193,6 +240,32 @@ impl Supervisor {
         say(Line::TunnelLost);
         self.tunnel = None;
         self.seen.apply(Event::TunnelLost, Instant::now(), random::chance());
+    }
+}
+
+/// Asks control to answer when the session stands otherwise: the end of a lock is heard of at once, and not with the
+/// next heartbeat. A control that answers without waiting is asked no more often than heartbeats are sent.
+async fn hear_control(
+    hands: Arc<Hands>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+    mut known: watch::Receiver<Option<(Standing, WorkspaceNumber)>>,
+    heartbeat_every: Duration,
+) {
+    loop {
+        let Some((standing, workspace)) = *known.borrow_and_update() else {
+            if known.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let asked_at = Instant::now();
+        tokio::select! {
+            heard = hands.await_change(standing, workspace) => match heard {
+                Some(event) => drop(outcomes.send(Outcome::Event(event))),
+                None => tokio::time::sleep(heartbeat_every.saturating_sub(asked_at.elapsed())).await,
+            },
+            _ = known.changed() => {}
+        }
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Container {
     pub cpus: f64,
     /// Processes and threads; 32 to 1,000,000. The server takes 3, each kernel 12.
     pub pids: u64,
+    /// A container that nobody holds and that does nothing is stopped after so many seconds; 0: never; to 604,800.
+    pub sleep_after_seconds: u64,
     /// What becomes of the renter's files.
     pub workspace: Workspace,
     /// PEM file of roots that the image's build trusts, where its downloads pass an inspecting proxy. Not kept in the image.
@@ -178,6 +180,7 @@ impl Default for Container {
             memory_bytes: 4 << 30,
             cpus: 2.0,
             pids: 100,
+            sleep_after_seconds: 600,
             workspace: Workspace::default(),
             ca_bundle: None,
             build_args: BTreeMap::new(),
@@ -229,6 +232,7 @@ impl Container {
         checks.range("container.memory_bytes", self.memory_bytes, 256 << 20..=1 << 50);
         checks.range("container.cpus", self.cpus, 0.1..=1_024.0);
         checks.range("container.pids", self.pids, 32..=1_000_000);
+        checks.range("container.sleep_after_seconds", self.sleep_after_seconds, 0..=604_800);
     }
 }
 

@@ -3,6 +3,8 @@
 //! Bodies stream both ways and are never held; a slow reader slows its writer down. A request is sent once: what was
 //! not answered is a 502.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +15,17 @@ use hyper::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use runit_core::Secret;
-use tokio_util::sync::CancellationToken;
 
 use super::check::{Admitted, Refusal, admit};
 use super::head::{self, Local};
-use super::{Backend, HEAD_BYTES, HEAD_FIELDS};
+use super::{Backend, Connection, HEAD_BYTES, HEAD_FIELDS};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A container starts in seconds; the gateway waits for up to 100 s.
+const WAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Who waits calls again: the gate may have begun to doze before anybody listened.
+const CALL_EVERY: Duration = Duration::from_secs(1);
 const IDLE_CONNECTIONS: usize = 64;
 
 pub(super) type Body = Either<Incoming, Full<Bytes>>;
@@ -29,7 +33,6 @@ pub(super) type Body = Either<Incoming, Full<Bytes>>;
 /// The way to one backend; its connections end with it.
 #[derive(Debug)]
 pub(super) struct Relay {
-    gate_secret: Secret,
     local: Local,
     authority: hyper::http::uri::Authority,
     client: Client<HttpConnector, Incoming>,
@@ -51,7 +54,6 @@ impl Relay {
             .build(connector);
         let authority = backend.address.to_string();
         Self {
-            gate_secret: backend.gate_secret.clone(),
             local: Local::new(backend.address, &backend.jupyter_token),
             authority: authority.parse().expect("a socket address is an authority"),
             client,
@@ -59,27 +61,24 @@ impl Relay {
     }
 }
 
-/// Answers one request: through `relay` if it is admitted, else with a refusal. `over` ends what outlives the answer.
-pub(super) async fn answer(
-    relay: Option<&Relay>,
-    over: &CancellationToken,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    match through(relay, over, request).await {
+/// Answers one request: through to Jupyter if it is admitted, else with a refusal.
+pub(super) async fn answer(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+    match through(connection, request).await {
         Ok(response) => response,
-        Err(refusal) => refuse(refusal),
+        Err(refusal) => {
+            connection.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            refuse(refusal)
+        }
     }
 }
 
-async fn through(
-    relay: Option<&Relay>,
-    over: &CancellationToken,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
-    let relay = relay.ok_or(Refusal::Shut)?;
+async fn through(connection: &Connection, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let gate_secret = connection.epoch.gate_secret.as_ref().ok_or(Refusal::Shut)?;
     let renter_side = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    let admitted = admit(&parts, &relay.gate_secret)?;
+    let admitted = admit(&parts, gate_secret)?;
+    connection.shared.counters.admitted.fetch_add(1, Ordering::Relaxed);
+    let relay = awake(connection).await?;
 
     let protocol = head::upgrade(&parts.headers);
     let asked_upgrade = protocol.is_some();
@@ -98,8 +97,25 @@ async fn through(
     let (true, Some(protocol)) = (asked_upgrade, head::upgrade(response.headers())) else {
         return Err(Refusal::Upstream);
     };
-    tokio::spawn(join(renter_side, hyper::upgrade::on(&mut response), over.clone()));
+    tokio::spawn(join(renter_side, hyper::upgrade::on(&mut response), connection.clone()));
     Ok(packed(response, |headers| head::response(headers, Some(protocol))))
+}
+
+/// The way through, at once where the gate is open; a dozing gate calls for the container and waits.
+async fn awake(connection: &Connection) -> Result<Arc<Relay>, Refusal> {
+    let mut relay = connection.epoch.relay.subscribe();
+    let opened = async {
+        loop {
+            if let Some(relay) = relay.borrow_and_update().clone() {
+                return Ok(relay);
+            }
+            connection.shared.wanted.notify_one();
+            if let Ok(Err(_)) = tokio::time::timeout(CALL_EVERY, relay.changed()).await {
+                return Err(Refusal::Shut);
+            }
+        }
+    };
+    tokio::time::timeout(WAKE_TIMEOUT, opened).await.unwrap_or(Err(Refusal::Shut))
 }
 
 impl Relay {
@@ -134,7 +150,10 @@ fn refuse(refusal: Refusal) -> Response<Body> {
 }
 
 /// Carries an upgraded connection's bytes, whatever they are, until both sides have ended or the epoch has.
-async fn join(renter: OnUpgrade, jupyter: OnUpgrade, over: CancellationToken) {
+async fn join(renter: OnUpgrade, jupyter: OnUpgrade, connection: Connection) {
+    let counters = &connection.shared.counters;
+    counters.upgraded.fetch_add(1, Ordering::Relaxed);
+    counters.upgraded_open.fetch_add(1, Ordering::Relaxed);
     let carried = async {
         let (renter, jupyter) = tokio::try_join!(renter, jupyter)?;
         copy(renter, jupyter).await
@@ -143,8 +162,9 @@ async fn join(renter: OnUpgrade, jupyter: OnUpgrade, over: CancellationToken) {
         ended = carried => if let Err(error) = ended {
             tracing::debug!(%error, "an upgraded connection ended early");
         },
-        () = over.cancelled() => {}
+        () = connection.epoch.over.cancelled() => {}
     }
+    counters.upgraded_open.fetch_sub(1, Ordering::Relaxed);
 }
 
 async fn copy(renter: Upgraded, jupyter: Upgraded) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

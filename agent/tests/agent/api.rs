@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use runit_agent::api::{Api, ApiError, Registration};
+use runit_agent::Report;
+use runit_agent::api::{Api, ApiError, Beat, Registration};
 use runit_agent::state::Identity;
 use runit_core::{Secret, SessionId};
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ async fn a_session_that_is_known_shows_its_secret_on_every_call() {
     let api = api(&control);
     let identity = identity();
     register(&api, identity.secret.as_ref()).await.expect("registered");
-    api.heartbeat(&identity).await.expect("answered");
+    api.heartbeat(&identity, &Beat::default()).await.expect("answered");
     api.put_tunnel(&identity, "http://127.0.0.1:4001", &Secret::new("t")).await.expect("taken");
     api.deregister(&identity).await.expect("taken back");
     let calls = control.calls();
@@ -88,13 +89,34 @@ async fn a_session_that_is_known_shows_its_secret_on_every_call() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_tells_what_the_agent_knows_and_may_wait_for_a_change() {
+    let control = Server::start(|_| Answer::json(200, &json!({ "ok": true, "status": "READY" }))).await;
+    let report = Report { egress_bytes: 7, busy: Some("a kernel is busy".to_owned()), ..Report::default() };
+    let told = Beat { reachable: Some(false), report: Some(&report), ..Beat::default() };
+    let waiting = Beat { known_status: Some("LOCKED"), wait_seconds: Some(25), ..Beat::default() };
+    api(&control).heartbeat(&identity(), &told).await.expect("answered");
+    api(&control).heartbeat(&identity(), &waiting).await.expect("answered");
+    let calls = control.calls();
+    let expected = json!({
+        "sessionId": ID,
+        "reachable": false,
+        "report": {
+            "egressBytes": 7, "egressCut": false, "busy": "a kernel is busy", "idleSeconds": 0, "memoryBytes": 0,
+            "processes": 0, "killedForMemory": 0,
+        },
+    });
+    assert_eq!(calls[0].body, expected);
+    assert_eq!(calls[1].body, json!({ "sessionId": ID, "knownStatus": "LOCKED", "waitSeconds": 25 }));
+}
+
+#[tokio::test]
 async fn a_heartbeat_may_ask_for_a_fresh_workspace() {
     let recycle = json!({ "ok": true, "status": "RECYCLING", "command": "recycle" });
     let control = Server::start(move |_| Answer::json(200, &recycle)).await;
-    assert!(api(&control).heartbeat(&identity()).await.expect("answered").wants_recycle());
+    assert!(api(&control).heartbeat(&identity(), &Beat::default()).await.expect("answered").wants_recycle());
     let ready = json!({ "ok": true, "status": "READY" });
     let control = Server::start(move |_| Answer::json(200, &ready)).await;
-    assert!(!api(&control).heartbeat(&identity()).await.expect("answered").wants_recycle());
+    assert!(!api(&control).heartbeat(&identity(), &Beat::default()).await.expect("answered").wants_recycle());
 }
 
 #[tokio::test]
@@ -106,12 +128,12 @@ async fn each_refusal_is_told_apart() {
         .await
     };
     let control = answering(404).await;
-    assert!(matches!(api(&control).heartbeat(&identity()).await, Err(ApiError::Unknown)));
+    assert!(matches!(api(&control).heartbeat(&identity(), &Beat::default()).await, Err(ApiError::Unknown)));
     assert!(matches!(api(&control).put_tunnel(&identity(), "u", &Secret::new("t")).await, Err(ApiError::Unknown)));
     api(&control).deregister(&identity()).await.expect("gone is as good as taken back");
 
     let control = answering(401).await;
-    assert!(matches!(api(&control).heartbeat(&identity()).await, Err(ApiError::Unknown)));
+    assert!(matches!(api(&control).heartbeat(&identity(), &Beat::default()).await, Err(ApiError::Unknown)));
     assert!(matches!(register(&api(&control), Some(&Secret::new("s"))).await, Err(ApiError::IdentityRefused(_))));
     assert!(matches!(register(&api(&control), None).await, Err(ApiError::Refused { .. })));
 

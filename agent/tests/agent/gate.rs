@@ -412,3 +412,97 @@ async fn a_gate_listens_on_loopback_only() {
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{address}");
     }
 }
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+/// A Jupyter that takes every upgrade and then sends back what comes.
+async fn echoing() -> StandIn {
+    StandIn::start(|_, mut stream| async move {
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(switch.as_bytes()).await.expect("written");
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await
+}
+
+async fn upgraded(gate: &Gate) -> TcpStream {
+    let mut stream = TcpStream::connect(gate.address()).await.expect("connected");
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}{UPGRADE}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    assert!(read_head(&mut stream).await.expect("a head").starts_with("HTTP/1.1 101 "));
+    stream
+}
+
+#[tokio::test]
+async fn who_brings_the_secret_to_a_dozing_gate_waits_until_it_opens_and_calls_for_that() {
+    let jupyter = ok_jupyter().await;
+    let gate = std::sync::Arc::new(gate_to(&jupyter).await);
+    gate.doze(&Secret::new("gate-secret"));
+    assert!(get(&gate, "/", "Authorization: token wrong\r\n").await.starts_with("HTTP/1.1 403 "));
+    let nobody = tokio::time::timeout(Duration::from_millis(50), gate.wanted()).await;
+    assert!(nobody.is_err(), "a stranger wakes nobody");
+
+    let waiting = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { get(&gate, "/", AUTHORIZED).await }
+    });
+    tokio::time::timeout(Duration::from_secs(10), gate.wanted()).await.expect("called");
+    assert!(!waiting.is_finished());
+    gate.open(&backend(&jupyter, "gate-secret"));
+    assert!(waiting.await.expect("no panic").starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_dozing_gate_that_is_opened_for_another_workspace_lets_nobody_of_the_old_one_through() {
+    let jupyter = ok_jupyter().await;
+    let gate = std::sync::Arc::new(gate_to(&jupyter).await);
+    gate.doze(&Secret::new("gate-secret"));
+    let waiting = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { get(&gate, "/", AUTHORIZED).await }
+    });
+    tokio::time::timeout(Duration::from_secs(10), gate.wanted()).await.expect("called");
+    gate.open(&backend(&jupyter, "another-secret"));
+    assert_eq!(waiting.await.expect("no panic"), "");
+    assert!(jupyter.heads().is_empty());
+}
+
+#[tokio::test]
+async fn upgraded_connections_count_among_the_connections_at_one_time() {
+    let jupyter = echoing().await;
+    let gate = Gate::with_room_for(2, "127.0.0.1:0".parse().expect("an address")).await.expect("a gate");
+    gate.open(&backend(&jupyter, "gate-secret"));
+    let (first, _second) = (upgraded(&gate).await, upgraded(&gate).await);
+    assert_eq!(gate.counts().upgraded_open, 2);
+    let mut third = TcpStream::connect(gate.address()).await.expect("in the kernel's queue");
+    third
+        .write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}{UPGRADE}\r\n").as_bytes())
+        .await
+        .expect("written");
+    let too_early = tokio::time::timeout(Duration::from_millis(300), read_head(&mut third)).await;
+    assert!(too_early.is_err(), "there is no room");
+
+    drop(first);
+    assert!(read_head(&mut third).await.expect("a head").starts_with("HTTP/1.1 101 "));
+}
+
+#[tokio::test]
+async fn what_passes_is_counted_upgraded_or_not() {
+    let jupyter = echoing().await;
+    let gate = gate_to(&jupyter).await;
+    get(&gate, "/", "").await;
+    let refused = gate.counts();
+    assert_eq!((refused.admitted, refused.refused), (0, 1));
+    let mut stream = upgraded(&gate).await;
+    let before = gate.counts();
+    stream.write_all(&vec![7; MIB]).await.expect("written");
+    stream.read_exact(&mut vec![0; MIB]).await.expect("echoed");
+    let after = gate.counts();
+    assert_eq!((after.admitted, after.refused, after.upgraded, after.upgraded_open), (1, 1, 1, 1));
+    assert_eq!(after.bytes_in - before.bytes_in, MIB as u64);
+    assert_eq!(after.bytes_out - before.bytes_out, MIB as u64);
+    drop(stream);
+    eventually(Duration::from_secs(10), async || (gate.counts().upgraded_open == 0).then_some(()), || gate.counts())
+        .await;
+}

@@ -8,11 +8,14 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::support::agent::{ACCESS_TOKEN, Control, Home, Mood, PROVIDER_SECRET};
 use crate::support::cloudflared::{Cloudflared, is_alive};
 use crate::support::eventually;
+use crate::support::jupyter::read_head;
 use crate::support::server::Call;
 
 const DIRECT: &str = "kind = \"direct\"";
@@ -34,6 +37,38 @@ impl Session {
     async fn status_of(&self, path: &str, token: &str) -> StatusCode {
         let call = self.client.get(format!("{}{path}", self.url)).header("Authorization", format!("token {token}"));
         call.send().await.expect("an answer").status()
+    }
+
+    async fn post(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let call = self.client.post(format!("{}{path}", self.url)).body(body.to_string());
+        let answer = call.header("Authorization", format!("token {}", self.token)).send().await.expect("an answer");
+        serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+    }
+
+    async fn delete(&self, path: &str) {
+        let call = self.client.delete(format!("{}{path}", self.url));
+        let call = call.header("Authorization", format!("token {}", self.token));
+        assert_eq!(call.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+    }
+
+    /// A notebook's kernel in an endless loop, of which nothing is written; answers its id.
+    async fn start_busy_kernel(&self) -> String {
+        let started = self.post("api/kernels", &json!({ "name": "python3" })).await;
+        let id = started["id"].as_str().expect("an id").to_owned();
+        let socket = format!("{}api/kernels/{id}/channels?session_id=s", self.url);
+        let mut stream = upgraded(&socket, &self.token).await;
+        let message = json!({
+            "channel": "shell",
+            "header": { "msg_id": "m", "msg_type": "execute_request", "username": "", "session": "s", "date": "", "version": "5.3" },
+            "parent_header": {}, "metadata": {}, "buffers": [],
+            "content": { "code": "while True: pass", "silent": false, "store_history": false, "allow_stdin": false },
+        });
+        send_text(&mut stream, &message.to_string()).await;
+        // The tab dies; the kernel goes on.
+        let mut answer = [0; 1024];
+        let answered = stream.read(&mut answer).await.expect("an answer");
+        assert!(answered > 0);
+        id
     }
 
     async fn save(&self, name: &str) {
@@ -124,6 +159,27 @@ async fn a_session_lives_from_start_to_stop_and_comes_back_clean() {
     {
         assert!(!said.contains(secret), "a secret was said");
     }
+}
+
+/// A WebSocket by hand: nothing but its handshake and one frame is needed.
+async fn upgraded(url: &str, token: &str) -> TcpStream {
+    let (authority, path) = url.strip_prefix("http://").and_then(|url| url.split_once('/')).expect("a URL");
+    let mut stream = TcpStream::connect(authority).await.expect("connected");
+    let head = format!(
+        "GET /{path} HTTP/1.1\r\nHost: x\r\nAuthorization: token {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let answer = read_head(&mut stream).await.expect("a head");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    stream
+}
+
+/// A text frame (RFC 6455, 5.2) of 126 to 65,535 bytes, masked with nothing.
+async fn send_text(stream: &mut TcpStream, text: &str) {
+    let length = u16::try_from(text.len()).expect("a short text").to_be_bytes();
+    let head = [0x81, 0x80 | 126, length[0], length[1], 0, 0, 0, 0];
+    stream.write_all(&[&head[..], text.as_bytes()].concat()).await.expect("written");
 }
 
 /// As the engine tells it, and as it is seen from inside.
@@ -242,4 +298,32 @@ async fn what_is_missing_is_said_with_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no docker engine answers: is it installed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_container_that_nobody_uses_sleeps_and_the_next_request_wakes_it() {
+    let control = Control::start().await;
+    let more = format!("{DIRECT}\n[container]\nsleep_after_seconds = 4");
+    let home = Home::new(&control, &more).await;
+    let agent = home.start();
+    let registered = control.nth("POST", 1).await;
+    let base_path = registered.body["basePath"].as_str().expect("a path").to_owned();
+    let session = Session::of(&registered, &base_path);
+    let token = home.jupyter_token().await;
+
+    // A kernel that computes keeps it awake, and the provider can see why.
+    let kernel = session.start_busy_kernel().await;
+    let heard = async || control.beats().into_iter().find(|beat| beat["report"]["busy"] == "a kernel is busy");
+    eventually(Duration::from_secs(60), heard, || control.beats().last().cloned()).await;
+    assert!(!agent.said().iter().any(|line| line.contains("nobody uses it")));
+    session.delete(&format!("api/kernels/{kernel}")).await;
+
+    agent.says("[agent] jupyter stopped, since nobody uses it", 1).await;
+    assert_eq!(home.inspect().await.state.and_then(|state| state.running), Some(false));
+    assert!(control.calls("DELETE").is_empty(), "it stays listed");
+
+    assert_eq!(session.status_of("api/status", &session.token).await, StatusCode::OK);
+    agent.says("[agent] jupyter is wanted, starting it", 1).await;
+    assert_eq!(home.jupyter_token().await, token);
+    assert_eq!(control.calls("POST").len() + control.calls("PUT").len(), 1, "control need not know");
 }

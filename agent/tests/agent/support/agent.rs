@@ -64,6 +64,12 @@ impl Control {
         calls.filter(|call| call.line.starts_with(method) && !call.line.ends_with("/heartbeat")).collect()
     }
 
+    /// What heartbeats told so far; not those that wait for a change.
+    pub(crate) fn beats(&self) -> Vec<Value> {
+        let calls = self.server.calls().into_iter().filter(|call| call.line.ends_with("/heartbeat"));
+        calls.map(|call| call.body).filter(|body| body.get("waitSeconds").is_none()).collect()
+    }
+
     /// Waits for the `count`th call with `method`.
     pub(crate) async fn nth(&self, method: &str, count: usize) -> Call {
         let find = async || self.calls(method).get(count - 1).cloned();
@@ -105,16 +111,18 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Settings for one machine; `more` begins with those of the tunnel.
+    /// Settings for one machine; `more` begins with those of the tunnel, and ends with
+    /// those of the container where it has some.
     pub(crate) async fn new(control: &Control, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let place = directory.path().canonicalize().expect("a directory").display().to_string();
         let container = format!("runit-test-{}", place.rsplit(['/', '.']).next().unwrap_or("x"));
         let ca_bundle =
             std::env::var("SSL_CERT_FILE").map(|path| format!("ca_bundle = {path:?}\n")).unwrap_or_default();
+        let container_section = if more.contains("[container]") { "" } else { "[container]\n" };
         let settings = format!(
             "[agent]\nprovider_id = \"test\"\ncontrol_url = \"{}\"\nstate_dir = \"{place}/state\"\nheartbeat_seconds = 1\n\
-             [container]\nname = \"{container}\"\n{ca_bundle}[hardware]\ngpu = \"none\"\n[tunnel]\n{more}\n",
+             [hardware]\ngpu = \"none\"\n[tunnel]\n{more}\n{container_section}name = \"{container}\"\n{ca_bundle}",
             control.server.url().origin().ascii_serialization(),
         );
         std::fs::write(directory.path().join("agent.toml"), settings).expect("written");
