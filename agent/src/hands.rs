@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use runit_core::{Secret, SessionId};
+use runit_core::Secret;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiError, Beat, Registration};

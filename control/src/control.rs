@@ -24,6 +24,7 @@ use crate::data_dir::DataDir;
 use crate::heartbeats::Heartbeats;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
+use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
 use crate::server;
 use crate::sessions::Sessions;
@@ -42,6 +43,7 @@ pub struct Control {
     pub(crate) settings: LiveSettings,
     pub(crate) authority: Arc<LocalAuthority>,
     pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) reports: Arc<Reports>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -101,8 +103,8 @@ impl Control {
             trail: Arc::clone(&trail),
             settings: settings.clone(),
         });
-        let heartbeats = Arc::default();
-        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, started_at };
+        let (heartbeats, reports) = (Arc::default(), Arc::default());
+        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, reports, started_at };
         control.load().await?;
         Ok(control)
     }

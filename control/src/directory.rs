@@ -15,6 +15,7 @@ use runit_core::authority::DirectoryChange;
 use runit_core::session::{Session, SessionStatus, SessionView};
 use runit_core::{Secret, SessionId};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 
 /// Changes that a watcher may be behind before it gets a new snapshot instead.
 const BACKLOG: usize = 1024;
@@ -28,6 +29,8 @@ pub(crate) struct Directory {
 struct Entry {
     revision: u64,
     live: Option<Live>,
+    /// For those who wait for it to change.
+    status: watch::Sender<SessionStatus>,
 }
 
 struct Live {
@@ -57,7 +60,10 @@ impl Directory {
             Some(live) => DirectoryChange::Upsert(live.view()),
             None => DirectoryChange::Remove(id),
         };
-        entries.insert(id, Entry { revision, live });
+        let now = live.as_ref().map_or(SessionStatus::Removed, |live| live.session.status());
+        let status = entries.remove(&id).map_or_else(|| watch::Sender::new(now), |entry| entry.status);
+        status.send_if_modified(|status| std::mem::replace(status, now) != now);
+        entries.insert(id, Entry { revision, live, status });
         // Under the lock, so that changes are sent in the order in which they were applied. No watcher is no error.
         let _ = self.changes.send(change);
     }
@@ -65,6 +71,15 @@ impl Directory {
     /// The session as it was last published.
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         self.entries().get(&id)?.live.as_ref().map(|live| Arc::clone(&live.session))
+    }
+
+    /// Ends when a live session's status is another than `known`, or the session is gone.
+    pub(crate) async fn leaves(&self, id: SessionId, known: SessionStatus) {
+        let status = self.entries().get(&id).map(|entry| entry.status.subscribe());
+        if let Some(mut status) = status {
+            // An entry that is forgotten is a session that is gone.
+            let _ = status.wait_for(|status| *status != known).await;
+        }
     }
 
     /// All live sessions, in no order.

@@ -14,6 +14,7 @@
 //! | `registration`, `rental` | what providers and renters ask, behind the handlers |
 //! | `occupancy` | how many connections and streams may be open |
 //! | `sweeper`, `heartbeats` | who has gone silent |
+//! | `reports` | what agents tell of themselves |
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
 //! | [`anchors`] | whether the audit trail is what it was |
@@ -33,6 +34,7 @@ mod occupancy;
 mod random;
 mod registration;
 mod rental;
+mod reports;
 pub mod sealer;
 mod server;
 mod sessions;

@@ -94,7 +94,9 @@ impl Control {
         let upstream = self.upstream(&body.public_url)?;
         let (hardware, pricing) = (known.offer.hardware.clone(), known.offer.pricing.clone());
         let offer = self.offer(known.id, upstream, &body.token, hardware, pricing)?;
-        Ok(self.sessions.change(known.id, Change::Refresh(offer)).await?)
+        let session = self.sessions.change(known.id, Change::Refresh(offer)).await?;
+        self.reports.is_back(session.id);
+        Ok(session)
     }
 
     /// The provider takes its session back.
@@ -142,6 +144,7 @@ impl Control {
         let registration =
             Registration { id, provider, provider_secret: secret.hash(), provider_key: None, offer, cap_bytes };
         let session = self.sessions.register(registration).await?;
+        self.reports.is_back(id);
         let token = match session.status() {
             SessionStatus::Ready => self.issue_token(id).await?,
             _ => None,

@@ -118,7 +118,7 @@ impl Control {
 
     fn ready_sessions(&self) -> Vec<Arc<Session>> {
         let mut ready = self.sessions.directory.sessions();
-        ready.retain(|session| session.status() == SessionStatus::Ready);
+        ready.retain(|session| session.status() == SessionStatus::Ready && self.reports.is_reachable(session.id));
         ready.sort_unstable_by_key(|session| (session.registered_at, session.id));
         ready
     }

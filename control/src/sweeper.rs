@@ -76,6 +76,7 @@ impl Control {
         let now = self.sessions.clock.now();
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(TOMBSTONES)));
         self.sessions.store.forget_removed(before).await?;
+        self.reports.retain(&self.sessions.directory.sessions().iter().map(|session| session.id).collect());
         let audit = self.settings.load().audit.clone();
         let kept_for = Duration::from_secs(audit.keep_days.saturating_mul(DAY_SECONDS));
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(kept_for)));

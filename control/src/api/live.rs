@@ -58,7 +58,11 @@ impl LiveList {
         // Whatever has changed by now makes one list.
         let mut changes = control.sessions.directory.watch().ready_chunks(CHANGES);
         let follow = async {
-            while changes.next().await.is_some() {
+            loop {
+                tokio::select! {
+                    change = changes.next() => if change.is_none() { return },
+                    () = control.reports.changed() => {}
+                }
                 let list = rendered(&control);
                 self.json.send_if_modified(|known| {
                     let differs = *known != list;
@@ -72,6 +76,13 @@ impl LiveList {
             () = follow => {}
             () = self.stopped() => {}
         }
+    }
+}
+
+impl LiveList {
+    /// Ends when the control plane stops: what waits for something else ends then too.
+    pub(super) async fn stopping(&self) {
+        let _ = self.stop.clone().wait_for(|&stopped| stopped).await;
     }
 }
 

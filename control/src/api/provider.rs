@@ -1,11 +1,14 @@
 //! `/provider/...`: the calls of agents.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use runit_core::SessionId;
 use runit_core::session::SessionStatus;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -13,6 +16,9 @@ use super::problem::Problem;
 use super::request::{Bearer, Payload, Peer};
 use crate::registration::{NewSession, NewTunnel};
 use crate::sessions::detached;
+
+/// A heartbeat that waits for a change is answered by then, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn register(
     State(api): State<Api>,
@@ -44,6 +50,8 @@ pub(super) async fn show(
         "basePath": session.base_path(),
         "registeredAt": session.registered_at.to_string(),
         "cap": session.cap_bytes,
+        "reachable": api.control.reports.is_reachable(session.id),
+        "report": api.control.reports.report(session.id),
     })))
 }
 
@@ -72,6 +80,10 @@ pub(super) async fn deregister(
 #[serde(rename_all = "camelCase")]
 pub(super) struct Heartbeat {
     session_id: String,
+    reachable: Option<bool>,
+    report: Option<Box<RawValue>>,
+    known_status: Option<String>,
+    wait_seconds: Option<u64>,
 }
 
 pub(super) async fn heartbeat(
@@ -79,9 +91,23 @@ pub(super) async fn heartbeat(
     Bearer(secret): Bearer,
     Payload(body): Payload<Heartbeat>,
 ) -> Result<Json<Value>, Problem> {
-    let status = session_id(&body.session_id)
-        .and_then(|id| api.control.heartbeat(id, secret.as_ref()))
-        .map_err(|problem| if problem == Problem::UnknownSession { Problem::ReRegister } else { problem })?;
+    let beat = |id: SessionId| {
+        let status = api.control.heartbeat(id, secret.as_ref());
+        status.map_err(|problem| if problem == Problem::UnknownSession { Problem::ReRegister } else { problem })
+    };
+    let id = session_id(&body.session_id).map_err(|_| Problem::ReRegister)?;
+    let mut status = beat(id)?;
+    api.control.reports.take(id, body.reachable, body.report);
+    if let (Some(known), Some(seconds)) = (body.known_status, body.wait_seconds)
+        && known == status.as_str()
+    {
+        tokio::select! {
+            () = api.control.sessions.directory.leaves(id, status) => {}
+            () = tokio::time::sleep(Duration::from_secs(seconds).min(LONGEST_WAIT)) => {}
+            () = api.live.stopping() => {}
+        }
+        status = beat(id)?;
+    }
     let mut answer = json!({ "ok": true, "status": status.as_str() });
     if status == SessionStatus::Recycling {
         answer["command"] = "recycle".into();

@@ -60,6 +60,7 @@ pub(crate) struct Answer {
 }
 
 /// What a provider gets for its registration.
+#[derive(Clone)]
 pub(crate) struct Registered {
     pub(crate) id: String,
     pub(crate) secret: String,

@@ -1,9 +1,11 @@
 //! `/provider/...`
 
-use serde_json::json;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::{TestApp, json_type, offer, offer_with};
+use crate::app::{Registered, TestApp, json_type, offer, offer_with};
 use reqwest::Method;
 
 const ID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
@@ -248,4 +250,97 @@ async fn unknown_paths_and_methods_are_answered_in_json_too() {
     let answer = app.client(1).send(Method::DELETE, "/renter/request", &[], None).await;
     answer.expect_problem(405, "method not allowed", "method_not_allowed");
     assert!(answer.header("allow").contains("POST"));
+}
+
+#[tokio::test]
+async fn a_session_whose_agent_says_that_it_cannot_be_reached_is_not_handed_out() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let client = app.client(1);
+    let beat = async |fields: Value| {
+        let mut body = json!({ "sessionId": session.id });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        client.post_as("/provider/heartbeat", &session.secret, body).await.expect(200)
+    };
+    let listed = async || client.get("/renter/sessions").await.expect(200).as_array().unwrap().len();
+
+    beat(json!({ "reachable": false, "report": { "egressBytes": 7, "busy": "a kernel is busy" } })).await;
+    assert_eq!(listed().await, 0);
+    client.post("/renter/request", json!({})).await.expect_problem(
+        404,
+        "no sessions available",
+        "no_sessions_available",
+    );
+    let shown = client.get_as(&format!("/provider/session/{}", session.id), &session.secret).await.expect(200);
+    assert_eq!((&shown["status"], &shown["reachable"]), (&json!("READY"), &json!(false)));
+    assert_eq!(shown["report"]["egressBytes"], 7);
+
+    // A heartbeat that says nothing of it changes nothing; neither does one with another's secret.
+    beat(json!({})).await;
+    let body = json!({ "sessionId": session.id, "reachable": true });
+    client.post_as("/provider/heartbeat", "guess", body).await.expect_problem(
+        401,
+        "wrong provider secret",
+        "wrong_provider_secret",
+    );
+    assert_eq!(listed().await, 0);
+    beat(json!({ "reachable": true })).await;
+    assert_eq!(listed().await, 1);
+
+    beat(json!({ "reachable": false })).await;
+    let tunnel = json!({ "publicUrl": "https://new-blue-owl.trycloudflare.com", "token": "fresh" });
+    client.put_as(&format!("/provider/session/{}/tunnel", session.id), &session.secret, tunnel).await.expect(200);
+    assert_eq!(listed().await, 1, "whoever brings a new tunnel can be reached");
+
+    beat(json!({ "report": "x".repeat(5_000) })).await;
+    let shown = client.get_as(&format!("/provider/session/{}", session.id), &session.secret).await.expect(200);
+    assert!(shown["report"].is_null(), "what is too long is not kept");
+}
+
+/// A heartbeat's report is there before it waits.
+async fn until_it_waits(app: &TestApp, session: &Registered) {
+    let path = format!("/provider/session/{}", session.id);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while app.client(1).get_as(&path, &session.secret).await.expect(200)["report"] != "waits" {
+        assert!(Instant::now() < deadline, "the heartbeat has not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_heartbeat_is_answered_when_the_renter_leaves() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    app.claim(&session.token, 1, None).await.unwrap();
+    let waiting = tokio::spawn({
+        let (client, session) = (app.client(1), session.clone());
+        let body = json!({ "sessionId": session.id, "knownStatus": "LOCKED", "waitSeconds": 60, "report": "waits" });
+        async move { client.post_as("/provider/heartbeat", &session.secret, body).await.expect(200) }
+    });
+    until_it_waits(&app, &session).await;
+    assert!(!waiting.is_finished(), "there is nothing to say yet");
+    app.client(1).post(&format!("/renter/release/{}", session.token), json!({})).await.expect(200);
+    let answer = waiting.await.unwrap();
+    assert_eq!((&answer["status"], &answer["command"]), (&json!("RECYCLING"), &json!("recycle")));
+}
+
+#[tokio::test]
+async fn a_waiting_heartbeat_whose_status_is_another_already_does_not_wait() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let body = json!({ "sessionId": session.id, "knownStatus": "LOCKED", "waitSeconds": 60 });
+    let answer = app.client(1).post_as("/provider/heartbeat", &session.secret, body).await.expect(200);
+    assert_eq!(answer["status"], "READY");
+}
+
+#[tokio::test]
+async fn a_waiting_heartbeat_does_not_keep_the_control_plane_from_stopping() {
+    let mut app = TestApp::start().await;
+    let session = app.register().await;
+    let body = json!({ "sessionId": session.id, "knownStatus": "READY", "waitSeconds": 60, "report": "waits" });
+    let (client, secret) = (app.client(1), session.secret.clone());
+    let waiting = tokio::spawn(async move { client.post_as("/provider/heartbeat", &secret, body).await.expect(200) });
+    until_it_waits(&app, &session).await;
+    app.stop().await;
+    assert_eq!(waiting.await.unwrap()["status"], "READY");
 }

@@ -1,0 +1,74 @@
+//! What agents tell of themselves with heartbeats: kept in memory only, as the next heartbeat tells it again.
+//!
+//! Nothing of it is trusted: a provider that says that it cannot be reached is not handed out, and that is all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use runit_core::SessionId;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+
+/// A report's JSON text is at most so long, in bytes; what is longer is not kept.
+const LONGEST: usize = 4_096;
+
+/// The latest of each session.
+#[derive(Default)]
+pub(crate) struct Reports {
+    by_session: Mutex<HashMap<SessionId, Told>>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Told {
+    unreachable: bool,
+    report: Option<Box<RawValue>>,
+}
+
+impl Reports {
+    /// Takes what a heartbeat told; what it did not mention stays.
+    pub(crate) fn take(&self, session: SessionId, reachable: Option<bool>, report: Option<Box<RawValue>>) {
+        if reachable.is_none() && report.is_none() {
+            return;
+        }
+        let mut sessions = self.sessions();
+        let told = sessions.entry(session).or_default();
+        let before = told.unreachable;
+        told.unreachable = reachable.map_or(before, |reachable| !reachable);
+        if let Some(report) = report {
+            told.report = Some(report).filter(|report| report.get().len() <= LONGEST);
+        }
+        if told.unreachable != before {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The session was registered, or its place told anew: whoever does that can be reached.
+    pub(crate) fn is_back(&self, session: SessionId) {
+        self.take(session, Some(true), None);
+    }
+
+    /// Whether the session may be handed out, as far as its agent says.
+    pub(crate) fn is_reachable(&self, session: SessionId) -> bool {
+        self.sessions().get(&session).is_none_or(|told| !told.unreachable)
+    }
+
+    /// The latest report, as it came.
+    pub(crate) fn report(&self, session: SessionId) -> Option<Box<RawValue>> {
+        self.sessions().get(&session)?.report.clone()
+    }
+
+    /// Ends when a session could be reached before and cannot now, or the other way round.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Forgets all but the `live` sessions.
+    pub(crate) fn retain(&self, live: &HashSet<SessionId>) {
+        self.sessions().retain(|session, _| live.contains(session));
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Told>> {
+        self.by_session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
