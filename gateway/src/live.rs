@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
 use crate::counters::{Counters, NodeBudget};
+use crate::outbound::Known;
 use crate::pace::Patience;
 use crate::quota::Quota;
 
@@ -62,6 +63,8 @@ pub(crate) struct LiveSession {
     open_websockets: AtomicUsize,
     /// What its requests have used of their rate.
     pub(crate) requests: RateCell,
+    /// Where its provider is; locked while that is being found out.
+    pub(crate) known_addresses: tokio::sync::Mutex<Option<Known>>,
     /// When the last ticket that was taken here was issued, in Unix milliseconds. Relaxed: the maximum alone decides.
     last_ticket: AtomicU64,
 }
@@ -119,6 +122,7 @@ impl LiveSession {
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
             requests: RateCell::default(),
+            known_addresses: tokio::sync::Mutex::default(),
             last_ticket: AtomicU64::new(0),
         }
     }

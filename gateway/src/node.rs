@@ -23,6 +23,7 @@ use crate::leasing::Leasing;
 use crate::lifecycle::Lifecycle;
 use crate::live::LiveSession;
 use crate::metrics::Metrics;
+use crate::outbound::{Outbound, SystemOutbound};
 use crate::places::Places;
 use crate::proxy::Proxy;
 use crate::sites::Sites;
@@ -71,6 +72,7 @@ pub struct Node {
     events: mpsc::Receiver<SecurityEvent>,
     gateway: Arc<Gateway>,
     settings: LiveSettings,
+    outbound: Arc<dyn Outbound>,
 }
 
 impl Node {
@@ -121,7 +123,14 @@ impl Node {
             events,
             gateway: Arc::new(gateway),
             settings,
+            outbound: Arc::new(SystemOutbound),
         })
+    }
+
+    /// Has it reach providers through `outbound`, in place of the system's resolver and sockets.
+    #[must_use]
+    pub fn reaching_through(self, outbound: Arc<dyn Outbound>) -> Self {
+        Self { outbound, ..self }
     }
 
     /// The metrics of this node.
@@ -133,6 +142,7 @@ impl Node {
     pub fn app(&self, conf: &Arc<ServerConf>, lifecycle: Lifecycle) -> GatewayApp {
         let proxy = Proxy {
             gateway: Arc::clone(&self.gateway),
+            outbound: Arc::clone(&self.outbound),
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));

@@ -1,34 +1,37 @@
-//! From a session's upstream to the address that is dialled.
-//!
-//! The name is resolved for each new connection and every address checked; what is dialled is the checked address
-//! itself, so that a name that changes its mind in between gains nothing.
+//! A session's provider as Pingora sees it: limits of time, a pool of its own, and no address.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::{Error, ErrorType, Result};
 use runit_config::NodeSettings;
-use runit_core::{SessionView, UpstreamUrl};
+use tokio::net::TcpSocket;
 
-use crate::answer::Refusal;
+use crate::outbound::Dialler;
 
 /// How long the parts of an exchange with a provider may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UpstreamTimeouts {
-    /// TCP and TLS together.
+    /// Name, TCP and TLS together.
     pub(crate) connect: Duration,
-    /// Until the first byte of the answer, and between its bytes.
+    /// Until the first byte of the answer, and between its bytes. `crate::pace` bounds both more closely.
     pub(crate) read: Duration,
+    /// To take a part of the request.
+    pub(crate) write: Duration,
 }
 
 impl UpstreamTimeouts {
     /// As the settings have them now.
     pub(crate) fn of(settings: &NodeSettings) -> Self {
+        let of = &settings.gateway;
         Self {
-            connect: Duration::from_millis(settings.gateway.upstream_connect_timeout_ms),
-            read: Duration::from_millis(settings.gateway.upstream_first_byte_timeout_ms),
+            connect: Duration::from_millis(of.upstream_connect_timeout_ms),
+            read: Duration::from_millis(of.upstream_first_byte_timeout_ms),
+            write: Duration::from_millis(of.upstream_silence_timeout_ms),
         }
     }
 }
@@ -36,55 +39,58 @@ impl UpstreamTimeouts {
 /// An idle connection to a provider is kept for so long.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 
-/// Where to send a request of `session`.
-///
-/// # Errors
-/// [`Refusal::UpstreamForbidden`] if the name resolves to nothing, or to an address that may not be dialled.
-pub(crate) async fn peer(session: &SessionView, timeouts: UpstreamTimeouts) -> Result<HttpPeer, Refusal> {
-    let upstream = &session.upstream;
-    let address = resolve(upstream, timeouts.connect).await?;
-    let mut peer = HttpPeer::new(address, upstream.is_tls(), upstream.host().to_owned());
+/// A hook of Pingora's own dialling, which nobody comes to while there is a dialler.
+type Hook = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
+
+static NEVER: LazyLock<Hook> =
+    LazyLock::new(|| Arc::new(|_| Error::e_explain(ErrorType::InternalError, "dialled without a check")));
+
+/// Where to send a request; `dialler` finds the way when there is no pooled connection.
+pub(crate) fn peer(dialler: Dialler, timeouts: UpstreamTimeouts) -> HttpPeer {
+    let view = Arc::clone(&dialler.view);
+    let upstream = &view.upstream;
+    // The one address that Pingora does not compare with that of a pooled socket.
+    let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, upstream.port()));
+    let mut peer = HttpPeer::new(nobody, upstream.is_tls(), upstream.host().to_owned());
     // A pooled connection serves the session that opened it and no other, and not across a change of credential.
     let mut hasher = DefaultHasher::new();
-    (session.id, session.credential.expose()).hash(&mut hasher);
+    (view.id, view.credential.expose()).hash(&mut hasher);
     peer.group_key = hasher.finish();
     let mut options = PeerOptions::new();
+    options.custom_l4 = Some(Arc::new(dialler));
+    options.upstream_tcp_sock_tweak_hook = Some(Arc::clone(&NEVER));
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
     options.read_timeout = Some(timeouts.read);
-    options.write_timeout = Some(timeouts.read);
+    options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(POOL_IDLE);
     peer.options = options;
-    Ok(peer)
-}
-
-async fn resolve(upstream: &UpstreamUrl, patience: Duration) -> Result<SocketAddr, Refusal> {
-    let lookup = tokio::net::lookup_host((upstream.host(), upstream.port()));
-    let addresses = tokio::time::timeout(patience, lookup).await.map_err(|_| Refusal::UpstreamTimedOut)?;
-    let addresses: Vec<SocketAddr> = addresses.map_err(|_| Refusal::UpstreamForbidden)?.collect();
-    checked(upstream, &addresses)
-}
-
-/// The first address, if all of them may be dialled: a name with one forbidden address is not to be trusted with any.
-fn checked(upstream: &UpstreamUrl, addresses: &[SocketAddr]) -> Result<SocketAddr, Refusal> {
-    let allowed = addresses.iter().all(|address| upstream.may_dial(address.ip()));
-    addresses.first().copied().filter(|_| allowed).ok_or(Refusal::UpstreamForbidden)
+    peer
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runit_core::UpstreamPolicy;
+    use crate::outbound::SystemOutbound;
+    use crate::testing::{live_session, view};
+    use pingora::connectors::TransportConnector;
+    use runit_core::SessionId;
+    use uuid::Uuid;
 
-    #[test]
-    fn one_forbidden_address_is_enough_to_refuse_a_name() {
-        let tunnel = UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).expect("valid");
-        let address = |text: &str| text.parse::<SocketAddr>().expect("a literal");
-        let public = [address("104.16.0.1:443"), address("[2606:4700::1]:443")];
-        assert_eq!(checked(&tunnel, &public), Ok(public[0]));
-        for bad in ["127.0.0.1:443", "169.254.169.254:443", "[::1]:443", "10.0.0.1:443"] {
-            assert_eq!(checked(&tunnel, &[public[0], address(bad)]), Err(Refusal::UpstreamForbidden), "{bad}");
-        }
-        assert_eq!(checked(&tunnel, &[]), Err(Refusal::UpstreamForbidden));
+    #[tokio::test]
+    async fn a_peer_that_lost_its_dialler_reaches_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let view = Arc::new(view(SessionId::from_uuid(Uuid::new_v4()), 1));
+        let (_data, session) = live_session(&view);
+        let patience = Duration::from_secs(5);
+        let dialler = Dialler { outbound: Arc::new(SystemOutbound), session, view, patience };
+        let mut peer = peer(dialler, UpstreamTimeouts { connect: patience, read: patience, write: patience });
+        // 0.0.0.0 is this machine, to Linux.
+        peer._address =
+            listener.local_addr().map(|at| SocketAddr::from(([0, 0, 0, 0], at.port()))).expect("bound").into();
+        peer.options.custom_l4 = None;
+        assert!(TransportConnector::new(None).new_stream(&peer).await.is_err());
+        listener.set_nonblocking(true).expect("a socket");
+        assert!(listener.accept().is_err(), "nobody came");
     }
 }

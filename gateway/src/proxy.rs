@@ -19,6 +19,7 @@ use crate::answer_policy::{BadAnswer, MAX_INTERIM};
 use crate::connection::Connection;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
+use crate::outbound::{Dialler, FORBIDDEN, Outbound};
 use crate::peer::{UpstreamTimeouts, peer};
 use crate::tunnel::{Handshake, pass_on, shake_hands};
 
@@ -28,6 +29,7 @@ const OWN_ANSWER: Duration = Duration::from_secs(3);
 /// The proxy's callbacks.
 pub(crate) struct Proxy {
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) outbound: Arc<dyn Outbound>,
     /// For handshakes of WebSockets, which are ours to do.
     pub(crate) connector: TransportConnector,
 }
@@ -84,13 +86,7 @@ impl ProxyHttp for Proxy {
         let Some(admitted) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        match peer(&admitted.view, self.timeouts()).await {
-            Ok(peer) => Ok(Box::new(peer)),
-            Err(refusal) => {
-                ctx.failed = Some(refusal);
-                Err(Error::explain(ErrorType::ConnectError, "provider not reachable"))
-            }
-        }
+        Ok(Box::new(self.peer(admitted)))
     }
 
     async fn upstream_request_filter(
@@ -195,6 +191,12 @@ impl Proxy {
         UpstreamTimeouts::of(&self.gateway.settings.load())
     }
 
+    fn peer(&self, admitted: &Admitted) -> HttpPeer {
+        let timeouts = self.timeouts();
+        let (session, view) = (Arc::clone(&admitted.session), Arc::clone(&admitted.view));
+        peer(Dialler { outbound: Arc::clone(&self.outbound), session, view, patience: timeouts.connect }, timeouts)
+    }
+
     /// Does the handshake of a WebSocket. The tunnel itself begins when Pingora is done with the connection.
     async fn upgrade(&self, session: &mut Session, connection: &Connection, admitted: &Admitted) -> Result<()> {
         session.set_keepalive(None);
@@ -204,10 +206,7 @@ impl Proxy {
             return self.answer(session, connection, Refusal::TooManyWebSockets.into()).await;
         };
         let timeouts = self.timeouts();
-        let peer = match peer(view, timeouts).await {
-            Ok(peer) => peer,
-            Err(refusal) => return self.answer(session, connection, refusal.into()).await,
-        };
+        let peer = self.peer(admitted);
         let (request, within, secure) = (session.req_header(), timeouts.read, self.gateway.secure);
         match shake_hands(&self.connector, &peer, request, view, within, secure).await {
             Ok(Handshake::Accepted(tunnel)) => {
@@ -261,6 +260,7 @@ fn refusal_for(error: &Error) -> Refusal {
     use ErrorType::{ConnectTimedout, InvalidHTTPHeader, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) => Refusal::BadRequest,
+        (_, error) if *error == FORBIDDEN => Refusal::UpstreamForbidden,
         (_, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout) => Refusal::UpstreamTimedOut,
         (ErrorSource::Upstream, InvalidHTTPHeader) => Refusal::UpstreamBroken,
         _ => Refusal::UpstreamFailed,

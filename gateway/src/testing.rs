@@ -5,7 +5,11 @@ use std::sync::Arc;
 use runit_core::session::SessionStatus;
 use runit_core::{NodeId, Secret, SessionId, SessionView, UpstreamPolicy, UpstreamUrl};
 use runit_spent::SpentFile;
+use tokio::sync::mpsc;
 use uuid::Uuid;
+
+use crate::counters::Counters;
+use crate::live::LiveSession;
 
 /// The view of a free session at one revision.
 pub(crate) fn view(id: SessionId, revision: u64) -> SessionView {
@@ -26,4 +30,11 @@ pub(crate) fn spent_file() -> (tempfile::TempDir, Arc<SpentFile>) {
     let directory = tempfile::tempdir().expect("a directory");
     let file = SpentFile::create(directory.path(), NodeId::from_uuid(Uuid::new_v4())).expect("created");
     (directory, file)
+}
+
+/// A session with counters of its own that nobody refills.
+pub(crate) fn live_session(view: &SessionView) -> (tempfile::TempDir, Arc<LiveSession>) {
+    let (directory, file) = spent_file();
+    let (refills, _asked) = mpsc::unbounded_channel();
+    (directory, Arc::new(LiveSession::new(view.clone(), Counters::new(file, view.id), refills)))
 }

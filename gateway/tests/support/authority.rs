@@ -82,7 +82,8 @@ impl TestAuthority {
     pub fn session_at(&self, url: &str, cap_bytes: u64) -> (SessionId, AccessToken) {
         let id = SessionId::from_uuid(Uuid::new_v4());
         let local = ["127.0.0.1", "localhost"].map(str::to_owned);
-        let policy = UpstreamPolicy { plain_http_hosts: local.to_vec(), ..Default::default() };
+        let hosts = vec!["gpu.example.org".to_owned()];
+        let policy = UpstreamPolicy { hosts, plain_http_hosts: local.to_vec() };
         let credential = Secret::new("upstream-credential");
         let offer = Offer {
             upstream: UpstreamUrl::parse(url, &policy).expect("listed"),

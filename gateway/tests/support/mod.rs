@@ -16,7 +16,7 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use runit_config::NodeSettings;
 use runit_core::{AccessToken, Authority, Clock, SessionId};
-use runit_gateway::{Lifecycle, Metrics, Node, server_conf};
+use runit_gateway::{Lifecycle, Metrics, Node, Outbound, server_conf};
 use std::os::fd::AsRawFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -44,6 +44,15 @@ impl TestGateway {
     }
 
     pub async fn with(configure: impl FnOnce(&mut NodeSettings)) -> Self {
+        Self::build(configure, |node| node).await
+    }
+
+    /// With a world outside of the test's making.
+    pub async fn reaching_through(outbound: Arc<dyn Outbound>) -> Self {
+        Self::build(|_| (), |node| node.reaching_through(outbound)).await
+    }
+
+    async fn build(configure: impl FnOnce(&mut NodeSettings), change: impl FnOnce(Node) -> Node) -> Self {
         let clock = Arc::new(TestClock::default());
         let authority = Arc::new(TestAuthority::new(Arc::clone(&clock)));
         let mut settings = NodeSettings::default();
@@ -53,7 +62,7 @@ impl TestGateway {
         settings.control.data_dir = data.path().to_owned();
         configure(&mut settings);
         let node = Node::new(&settings, Arc::clone(&authority) as Arc<dyn Authority>, clock as Arc<dyn Clock>);
-        let node = node.expect("metrics do not clash");
+        let node = change(node.expect("metrics do not clash"));
         let metrics = node.metrics();
         let app = Arc::new(node.app(&Arc::new(server_conf(&settings)), Lifecycle::default()));
         let (stop, stopped) = oneshot::channel();

@@ -117,6 +117,11 @@ impl TestUpstream {
                 socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123").await?;
                 std::future::pending().await
             }
+            "redirect" => {
+                socket
+                    .write_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+                    .await
+            }
             "think" => {
                 tokio::time::sleep(Duration::from_millis(number as u64)).await;
                 let length = length(head);
