@@ -36,6 +36,9 @@ crash-test: ## 200 rounds of kill -9 under load; prints how far the ledger was o
 	cargo test -p runit-gateway --locked --test crash -- --nocapture
 
 .PHONY: bench
-bench: ## every benchmark
+bench: ## every benchmark: the gateway beside its peers, then core alone; half an hour on a machine of its own
 	.ci/prerequisites
-	cargo bench -p runit-bench --locked
+	bench/setup.sh
+	cargo build --release --locked -p runit-gateway -p runit-bench
+	target/release/runit-bench all
+	cargo bench -p runit-bench-core --locked

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Keeps what `cargo bench -p runit-bench` has just measured: writes it to bench/results/ and prints it as a table.
+"""Keeps what `cargo bench -p runit-bench-core` has just measured: writes it to bench/results/ and prints it as a table.
 
 collect.py NAME      bench/results/NAME.json; criterion's files are taken from $CARGO_TARGET_DIR or target/
 """

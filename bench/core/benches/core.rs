@@ -3,7 +3,6 @@
 //! Every input is fixed, so two runs measure the same work. `yardstick` is a plain atomic addition: a machine's noise
 //! moves it as well, so ratios to it say more than nanoseconds do. `bench/README.md` says how to read the numbers.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +10,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion};
-use runit_core::budget::{Budget, Direction};
-use runit_core::lease_book::LeaseBook;
-use runit_core::ledger::{BUCKET, Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Usage, WINDOW};
-use runit_core::permit::authorize;
-use runit_core::session::SessionStatus;
-use runit_core::time::millis;
-use runit_core::{
-    AccessToken, LeaseId, Lock, LockMode, NodeId, Presented, RenterAddress, Secret, SecretHash, SessionId, SessionView,
-    Timestamp, UpstreamPolicy, UpstreamUrl,
+use runit_bench_core::{
+    MIB, NOW, POLICY, TOKEN, WANT, address, full_budget, full_ledger, lease_book, lease_id, lease_request,
+    locked_session, pass_one_byte, presented, session_id,
 };
-use uuid::Uuid;
+use runit_core::budget::Budget;
+use runit_core::ledger::LeaseReport;
+use runit_core::permit::authorize;
+use runit_core::{AccessToken, LockMode};
 
-const TOKEN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
-/// One read of the proxy. Fewer bytes than that are spent of it, so that one budget lasts for a whole run.
-const WANT: usize = 16 * 1024;
-const MIB: u64 = 1 << 20;
 /// Ledgers that are made at a time, so that they are as near as one that was just loaded: 160 KB together.
 const BATCH: BatchSize = BatchSize::NumIterations(16);
-/// Now, for the ledger: noon of the 22nd of November 2026, in UTC.
-const NOW: Timestamp = Timestamp::from_unix_ms(1_795_348_800_000);
-const POLICY: LeasePolicy = LeasePolicy { min_bytes: MIB, max_bytes: 64 * MIB, ttl: Duration::from_secs(60) };
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -42,7 +31,7 @@ fn main() {
     token(&mut criterion);
     permit(&mut criterion);
     budget(&mut criterion);
-    lease_book(&mut criterion);
+    attribution(&mut criterion);
     ledger(&mut criterion);
     criterion.final_summary();
 }
@@ -62,10 +51,10 @@ fn token(criterion: &mut Criterion) {
 /// The decision on a request: once a request.
 fn permit(criterion: &mut Criterion) {
     let session = locked_session();
-    let by_token = Presented { cookies: Vec::new(), tokens: vec![SecretHash::of(TOKEN)] };
+    let by_token = presented(None, TOKEN);
     // What JupyterLab's page sends: our cookie, and a header of its own that is not ours.
-    let by_cookie = Presented { cookies: vec![SecretHash::of("cookie")], tokens: vec![SecretHash::of("Jupyter's")] };
-    let wrong = Presented { cookies: Vec::new(), tokens: vec![SecretHash::of("guess")] };
+    let by_cookie = presented(Some("cookie"), "Jupyter's");
+    let wrong = presented(None, "guess");
     let (home, elsewhere) = (address(1), address(2));
     let mut group = criterion.benchmark_group("authorize");
     for (name, presented, from) in [
@@ -110,15 +99,11 @@ fn budget(criterion: &mut Criterion) {
 }
 
 /// Which lease spent bytes belong to: twice a second for each active session, and before each lease.
-fn lease_book(criterion: &mut Criterion) {
+fn attribution(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("lease_book");
     for leases in [1, 4] {
         let budget = full_budget();
-        let mut book = LeaseBook::new(session_id());
-        for number in 0..leases {
-            let lease = Lease { id: lease_id(number), granted: 1000 * MIB, ttl: POLICY.ttl };
-            book.add(&lease, Instant::now(), Duration::from_secs(5));
-        }
+        let mut book = lease_book(leases, Instant::now());
         group.bench_function(format!("spend_and_attribute_of_{leases}"), |b| {
             b.iter(|| {
                 pass_one_byte(&budget);
@@ -152,70 +137,4 @@ fn ledger(criterion: &mut Criterion) {
     }
     group.bench_function("standing", |b| b.iter(|| black_box(&full).standing(10_240 * MIB)));
     group.finish();
-}
-
-fn pass_one_byte(budget: &Budget) {
-    budget.reserve(black_box(WANT)).spend(Direction::Out, 1);
-}
-
-/// As much as a budget holds: four thousand million iterations.
-fn full_budget() -> Budget {
-    let budget = Budget::default();
-    budget.deposit(u64::from(u32::MAX)).expect("the most that fits");
-    budget
-}
-
-/// A whole day of usage in every bucket, and two leases open.
-fn full_ledger() -> Ledger {
-    let this = NOW.unix_ms() / millis(BUCKET);
-    let day = millis(WINDOW) / millis(BUCKET);
-    let usage = Usage { bytes_in: 1_000, bytes_out: 30_000_000, forfeited: 0 };
-    let closed: BTreeMap<u64, Usage> = (this - day + 1..=this).map(|bucket| (bucket, usage)).collect();
-    assert_eq!(closed.len(), 288);
-    let mut ledger = Ledger { closed, latest: NOW, ..Ledger::default() };
-    for number in 0..2 {
-        ledger.grant(&lease_request(number), u64::MAX, &POLICY, NOW).expect("no cap");
-    }
-    ledger
-}
-
-fn lease_request(number: u128) -> LeaseRequest {
-    LeaseRequest { lease: lease_id(number), node: node_id(), session: session_id(), want: 8 * MIB }
-}
-
-fn locked_session() -> SessionView {
-    let lock = Lock {
-        token: SecretHash::of(TOKEN),
-        address: address(1),
-        cookie: Some(SecretHash::of("cookie")),
-        taken_at: NOW,
-        renter_seen_at: NOW,
-    };
-    SessionView {
-        id: session_id(),
-        revision: 1,
-        status: SessionStatus::Locked,
-        ending: None,
-        lock: Some(lock),
-        upstream: UpstreamUrl::parse("https://calm-red-fox.trycloudflare.com", &UpstreamPolicy::default())
-            .expect("a quick tunnel's"),
-        credential: Secret::new("credential"),
-        cap_bytes: 10_240 * MIB,
-    }
-}
-
-fn address(last: u8) -> RenterAddress {
-    RenterAddress::new([192, 0, 2, last].into())
-}
-
-fn session_id() -> SessionId {
-    SessionId::from_uuid(Uuid::from_u128(1))
-}
-
-fn node_id() -> NodeId {
-    NodeId::from_uuid(Uuid::from_u128(2))
-}
-
-fn lease_id(number: u128) -> LeaseId {
-    LeaseId::from_uuid(Uuid::from_u128(1000 + number))
 }
