@@ -85,8 +85,10 @@ fn write_down(directory: &Path, arguments: &[String]) {
 /// The flags that the real one would take, each with a value.
 fn flags(arguments: &[String]) -> BTreeMap<String, String> {
     let [command, rest @ ..] = arguments else { usage() };
-    let rest: Vec<&String> = rest.iter().filter(|argument| *argument != "--no-autoupdate").collect();
-    let known = ["--grace-period", "--protocol", "--metrics", "--url"];
+    // `run` is a command of its own, with a flag of its own.
+    let rest: Vec<&String> =
+        rest.iter().filter(|argument| !["--no-autoupdate", "run"].contains(&argument.as_str())).collect();
+    let known = ["--grace-period", "--protocol", "--metrics", "--url", "--token-file"];
     if command != "tunnel"
         || !rest.len().is_multiple_of(2)
         || rest.chunks(2).any(|pair| !known.contains(&pair[0].as_str()))
@@ -111,6 +113,7 @@ fn serve(mut stream: TcpStream, mode: &str, name: &str, since: Duration) {
         Some("/quicktunnel") if mode == "renamed" && since > READY_AFTER * 4 => {
             ("200 OK", r#"{"hostname":"another-name.trycloudflare.com"}"#.to_owned())
         }
+        Some("/quicktunnel") if mode == "named" => ("200 OK", r#"{"hostname":""}"#.to_owned()),
         Some("/quicktunnel") if mode == "foreign" => ("200 OK", r#"{"hostname":"evil.example"}"#.to_owned()),
         Some("/quicktunnel") => ("200 OK", format!(r#"{{"hostname":"{name}.trycloudflare.com"}}"#)),
         Some("/ready") if ready => ("200 OK", r#"{"status":200,"readyConnections":1}"#.to_owned()),

@@ -76,6 +76,18 @@ pub fn say(line: Line<'_>) {
     let _ = out.flush();
 }
 
+/// Writes an answer to standard output, as its own line or lines.
+pub fn print(text: &str) {
+    print_raw(&format!("{text}\n"));
+}
+
+/// Writes text to standard output as it is.
+pub fn print_raw(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 //! `image`. Everything made here carries this agent's labels, and only what carries them is ever removed.
 
 mod image;
+mod limits;
 mod progress;
 mod request;
 
@@ -31,6 +32,8 @@ pub use request::{INSTANCE_LABEL, base_path};
 
 /// Lines of a container's output that are read at most while looking for the one that names its user.
 const FIRST_LINES: usize = 50;
+/// Names a persistent workspace's volume: no hexadecimal suffix.
+const KEPT_VOLUME: &str = "workspace";
 /// How long a container may take to end when it is stopped.
 const STOP_SECONDS: i32 = 10;
 /// How much of a container's output is told when it ended while it should have started.
@@ -61,6 +64,12 @@ pub enum EngineError {
     /// There is none.
     #[error("there is no container of this agent's")]
     NoContainer,
+    /// The engine has no driver for GPUs.
+    #[error(
+        "the docker engine cannot give the container a GPU: install nvidia-container-toolkit and restart the engine, or set \
+         [container] gpus = []"
+    )]
+    NoGpu(#[source] DockerError),
     /// The container runs, but its port is not published on loopback.
     #[error("the container's port is not published on loopback")]
     NotPublished,
@@ -106,6 +115,22 @@ pub struct Counted {
     pub processes: u64,
 }
 
+/// See [`Engine::versions`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the engine.
+    pub engine: String,
+    /// Of the runtime that it starts containers with.
+    pub runc: String,
+}
+
+/// The version of the NVIDIA container toolkit; none where there is none.
+pub async fn nvidia_toolkit() -> Option<String> {
+    let asked = tokio::process::Command::new("nvidia-ctk").arg("--version").kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(10), asked).await.ok()?.ok()?;
+    crate::runtime::nvidia_toolkit_version(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned)
+}
+
 /// What the engine tells by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happening {
@@ -113,6 +138,13 @@ pub enum Happening {
     Ended,
     /// A process in it was killed, since its memory was used up.
     OutOfMemory,
+}
+
+impl EngineError {
+    /// The error and its sources, in one line.
+    pub fn chain(&self) -> String {
+        crate::hands::chain(self)
+    }
 }
 
 impl Engine {
@@ -151,6 +183,17 @@ impl Engine {
         self.docker.info().await.map_err(EngineError::Unreachable)
     }
 
+    /// The versions of the engine and of what it runs containers with; empty where it does not say.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn versions(&self) -> Result<Versions, EngineError> {
+        let version = self.docker.version().await.map_err(EngineError::Unreachable)?;
+        let components = version.components.unwrap_or_default();
+        let runc = components.into_iter().find(|component| component.name == "runc").map(|runc| runc.version);
+        Ok(Versions { engine: version.version.unwrap_or_default(), runc: runc.unwrap_or_default() })
+    }
+
     /// Makes sure that the image is there, and builds it if it is not.
     ///
     /// # Errors
@@ -167,6 +210,15 @@ impl Engine {
         Ok(image::build(&self.docker, &self.settings).await?)
     }
 
+    /// What the next workspace's volume is called: always the same where it is persistent, else one that `suffix` makes
+    /// new.
+    pub fn volume_name(&self, suffix: &str) -> String {
+        match self.settings.workspace {
+            runit_config::Workspace::Ephemeral => self.instance.volume(suffix),
+            runit_config::Workspace::Persistent => self.instance.volume(KEPT_VOLUME),
+        }
+    }
+
     /// Whether the image is there.
     ///
     /// # Errors
@@ -175,11 +227,12 @@ impl Engine {
         Ok(image::is_there(&self.docker, &self.settings.image).await?)
     }
 
-    /// Removes every container, volume and network of this agent, also those of a run that was killed.
+    /// Removes every container, volume and network of this agent, also those of a run that was killed. A persistent
+    /// workspace's volume stays, unless `with_files`.
     ///
     /// # Errors
     /// The engine does not answer, refuses, or keeps something.
-    pub async fn remove_all(&self) -> Result<(), EngineError> {
+    pub async fn remove_all(&self, with_files: bool) -> Result<(), EngineError> {
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&self.ours()).build();
         let containers = self.docker.list_containers(Some(containers)).await.map_err(refused("list containers"))?;
         for id in containers.into_iter().filter_map(|container| container.id) {
@@ -187,7 +240,9 @@ impl Engine {
         }
         let volumes = ListVolumesOptionsBuilder::default().filters(&self.ours()).build();
         let volumes = self.docker.list_volumes(Some(volumes)).await.map_err(refused("list volumes"))?;
-        for volume in volumes.volumes.into_iter().flatten() {
+        let kept = (self.settings.workspace == runit_config::Workspace::Persistent && !with_files)
+            .then(|| self.instance.volume(KEPT_VOLUME));
+        for volume in volumes.volumes.into_iter().flatten().filter(|volume| Some(&volume.name) != kept.as_ref()) {
             let removed = self.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
             unless_gone(removed).map_err(refused("remove a volume"))?;
         }
@@ -254,7 +309,10 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         self.docker.create_container(Some(options), body).await.map_err(refused("create the container"))?;
         let started = self.docker.start_container(name, None::<StartContainerOptions>).await;
-        started.map_err(refused("start the container"))?;
+        started.map_err(|error| match no_gpu(&error) {
+            true => EngineError::NoGpu(error),
+            false => EngineError::Refused("start the container", error),
+        })?;
         self.say_who_runs().await;
         self.published().await
     }
@@ -422,6 +480,13 @@ fn plain(text: &str) -> String {
 
 fn refused(what: &'static str) -> impl FnOnce(DockerError) -> EngineError {
     move |error| EngineError::Refused(what, error)
+}
+
+/// `could not select device driver "nvidia" with capabilities: [[gpu]]`, and what its hook says.
+fn no_gpu(error: &DockerError) -> bool {
+    let signs = ["could not select device driver", "nvidia-container-cli"];
+    let said = error.to_string();
+    signs.iter().any(|sign| said.contains(sign))
 }
 
 fn is_missing(error: &DockerError) -> bool {

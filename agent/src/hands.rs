@@ -16,12 +16,12 @@ use crate::console::{Line, say};
 use crate::egress::{EgressError, Firewall};
 use crate::engine::{Engine, EngineError, Workspace, base_path};
 use crate::gate::{Backend, Gate};
-use crate::instance::Instance;
 use crate::jupyter;
 use crate::observed::{Event, Standing, Told, WorkspaceNumber};
 use crate::random::{self, NoRandomness};
 use crate::reconcile::Action;
 use crate::state::{Identity, StateError, StateFile};
+use crate::status::{Phase, Status};
 use crate::tunnel::{OpenTunnel, Opener, TunnelError};
 
 pub(crate) use look::Books;
@@ -51,7 +51,6 @@ pub(crate) struct Hands {
     pub(crate) settings: runit_config::AgentSettings,
     pub(crate) hardware: serde_json::Value,
     pub(crate) pricing: serde_json::Value,
-    pub(crate) instance: Instance,
     pub(crate) engine: Engine,
     pub(crate) firewall: Firewall,
     pub(crate) gate: Gate,
@@ -125,7 +124,7 @@ impl Hands {
 
     async fn remove_workspace(&self) -> Result<Event, HandsError> {
         self.gate.shut();
-        self.engine.remove_all().await?;
+        self.engine.remove_all(false).await?;
         self.firewall.remove().await?;
         *locked(&self.workspace) = None;
         Ok(Event::WorkspaceRemoved)
@@ -133,7 +132,7 @@ impl Hands {
 
     async fn start_workspace(&self) -> Result<Event, HandsError> {
         let workspace = Workspace {
-            volume: self.instance.volume(&random::suffix()?),
+            volume: self.engine.volume_name(&random::suffix()?),
             gate_secret: random::secret()?,
             jupyter_token: random::secret()?,
         };
@@ -299,6 +298,22 @@ impl Hands {
             Err(_) => tracing::warn!("the session could not be taken back in time"),
         }
         Event::Deregistered
+    }
+
+    /// Writes what `status` shows.
+    pub(crate) fn show(&self, phase: Phase, url: Option<String>) -> std::io::Result<()> {
+        let session_id = locked(&self.identity).session;
+        let (container, gate) = (serde_json::to_value(self.report())?, serde_json::to_value(self.gate.counts())?);
+        Status { session_id, phase, url, container, gate }.write(locked(&self.state).directory())
+    }
+
+    /// The last that is written.
+    pub(crate) fn end(&self) {
+        let mut state = locked(&self.state);
+        if let Err(error) = state.save() {
+            tracing::warn!(error = chain(&error), "the container's traffic since the last minute will not be counted");
+        }
+        Status::clear(state.directory());
     }
 
     fn gate_secret(&self) -> Result<Secret, HandsError> {

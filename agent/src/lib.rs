@@ -14,6 +14,8 @@
 //! | [`tunnel`] | how the gateway reaches the gate |
 //! | [`api`] | what control is told and says |
 //! | [`state`] | what survives a restart |
+//! | [`status`] | what `status` shows |
+//! | [`hardware`], [`runtime`] | what the machine has, and what is known of its runtime |
 //! | [`instance`] | what this agent's things are called |
 //! | [`console`] | what the provider sees |
 //! | [`commands`] | what a provider asks for beside `up` |
@@ -27,12 +29,15 @@ pub mod egress;
 pub mod engine;
 pub mod gate;
 mod hands;
+pub mod hardware;
 pub mod instance;
 mod jupyter;
 pub mod observed;
 mod random;
 pub mod reconcile;
+pub mod runtime;
 pub mod state;
+pub mod status;
 mod supervisor;
 pub mod tunnel;
 

@@ -1,7 +1,8 @@
 //! `runit-agent`: settings, log and signals around `runit_agent::run`.
 //!
-//! Exit codes: 0 stopped as asked, nothing left; 1 something needed is missing or could not be removed; 2 the command
-//! line or the settings are wrong; 130 told to stop a second time.
+//! Exit codes: 0 done, or stopped as asked with nothing left; 1 something needed is missing, failed or could not be
+//! removed; 2 the command line or the settings are wrong; 3 `status`: no agent runs; 4 `status`: one runs, but nobody would
+//! be served; 130 told to stop a second time.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use runit_agent::commands::{self, Answer};
 use runit_config::AgentSettings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,34 @@ enum Command {
     /// Start a session and keep it until Ctrl-C (the default).
     Up,
     /// Stop the agent that runs with these settings, and remove everything of it, also after a crash.
-    Down,
+    Down {
+        /// The files of a persistent workspace too.
+        #[arg(long)]
+        delete_workspace: bool,
+    },
+    /// What the agent that runs with these settings does.
+    Status {
+        /// One JSON object, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the container wrote.
+    Logs {
+        /// So many last lines.
+        #[arg(long, default_value_t = 100)]
+        tail: u32,
+        /// And what comes, until it ends.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Build the notebook's image, whether it is there or not.
+    Build,
+    /// Look whether this machine can rent out notebooks, and say what to do where it cannot.
+    Doctor {
+        /// One JSON object, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     #[command(name = runit_agent::EXEC_BOUND, hide = true)]
     ExecBound {
         parent: u32,
@@ -47,11 +76,25 @@ fn main() -> ExitCode {
     log_to_standard_error();
     match arguments.command {
         None | Some(Command::Up) => with_settings(arguments.config, up),
-        Some(Command::Down) => with_settings(arguments.config, async |settings| {
-            runit_agent::commands::down(settings)
-                .await
-                .map(|()| ExitCode::SUCCESS)
-                .unwrap_or_else(|e| fail(1, &e.chain()))
+        Some(Command::Down { delete_workspace }) => with_settings(arguments.config, async |settings| {
+            ended(commands::down(settings, delete_workspace).await.map_err(|error| error.chain()))
+        }),
+        Some(Command::Status { json }) => {
+            with_settings(arguments.config, async |settings| match commands::status(&settings, json) {
+                Ok(Answer::Serving) => ExitCode::SUCCESS,
+                Ok(Answer::NotRunning) => ExitCode::from(3),
+                Ok(Answer::NotServing) => ExitCode::from(4),
+                Err(error) => fail(1, &format!("cannot look at {}: {error}", settings.agent.state_dir.display())),
+            })
+        }
+        Some(Command::Logs { tail, follow }) => with_settings(arguments.config, async |settings| {
+            ended(commands::logs(&settings, tail, follow).await.map_err(|error| error.chain()))
+        }),
+        Some(Command::Build) => with_settings(arguments.config, async |settings| {
+            ended(commands::build(&settings).await.map_err(|error| error.chain()))
+        }),
+        Some(Command::Doctor { json }) => with_settings(arguments.config, async |settings| {
+            if commands::doctor(&settings, json).await { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }),
         Some(Command::ExecBound { parent, program, arguments }) => {
             let error = runit_agent::exec_bound(parent, &program, &arguments).map(|never: Infallible| match never {});
@@ -70,6 +113,10 @@ fn with_settings(config: Option<PathBuf>, command: impl AsyncFnOnce(AgentSetting
         Ok(runtime) => runtime.block_on(command(settings)),
         Err(error) => fail(1, &error.to_string()),
     }
+}
+
+fn ended(how: Result<(), String>) -> ExitCode {
+    how.map_or_else(|error| fail(1, &error), |()| ExitCode::SUCCESS)
 }
 
 async fn up(settings: AgentSettings) -> ExitCode {

@@ -12,19 +12,24 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 use crate::console::{Line, say};
 use crate::egress::{EgressError, Firewall};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, nvidia_toolkit};
 use crate::gate::Gate;
 use crate::hands::{Hands, Outcome, chain};
+use crate::hardware::{self, GpuError};
 use crate::instance::Instance;
 use crate::jupyter::local_client;
 use crate::observed::{ControlState, Event, Observed, Standing, WorkspaceNumber, WorkspaceState};
 use crate::random::{self, NoRandomness};
 use crate::reconcile::{Action, Desired, Goal, reconcile};
+use crate::runtime::{self, Escape};
 use crate::state::{StateError, StateFile};
+use crate::status::Phase;
 use crate::tunnel::{OpenTunnel, Opener, TunnelError};
 
 /// How exactly times are kept.
 const TICK: Duration = Duration::from_millis(250);
+/// How old the numbers that `status` shows may be.
+const SHOW_EVERY: Duration = Duration::from_secs(10);
 /// Before an engine that stopped telling is listened to again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Taking back, removing and closing take seconds; an engine that hangs is not waited for.
@@ -38,6 +43,10 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Egress(#[from] EgressError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error("{0}; [container] require_patched_runtime is set")]
+    Escape(Escape),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
     #[error(transparent)]
@@ -78,15 +87,16 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
     engine.check().await?;
     let firewall = Firewall::new(&settings.egress, &instance);
     firewall.check().await?;
+    look_for_escapes(&settings.container, &engine).await?;
+    let gpus = hardware::gpus(&settings.container).await?;
     engine.ensure_image().await?;
     let opener = Opener::new(&settings.tunnel, launcher, state.directory().join("empty-home")).await?;
     let listen = settings.gate.listen;
     let gate = Gate::bind(listen).await.map_err(|source| RunError::Gate { address: listen, source })?;
     Ok(Hands {
-        hardware: serde_json::to_value(&settings.hardware).map_err(RunError::Tables)?,
-        pricing: serde_json::to_value(&settings.pricing).map_err(RunError::Tables)?,
+        hardware: hardware::told(&settings.container, &gpus, state.directory(), table(&settings.hardware)?),
+        pricing: table(&settings.pricing)?.into(),
         settings,
-        instance,
         engine,
         firewall,
         gate,
@@ -101,6 +111,24 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
     })
 }
 
+async fn look_for_escapes(settings: &runit_config::Container, engine: &Engine) -> Result<(), RunError> {
+    let toolkit = if settings.gpus.is_empty() { None } else { nvidia_toolkit().await };
+    let found =
+        [runtime::runc(&engine.versions().await?.runc), toolkit.and_then(|version| runtime::nvidia_toolkit(&version))];
+    for escape in found.into_iter().flatten() {
+        if settings.require_patched_runtime {
+            return Err(RunError::Escape(escape));
+        }
+        tracing::warn!("{escape}");
+    }
+    Ok(())
+}
+
+fn table(table: &impl serde::Serialize) -> Result<serde_json::Map<String, serde_json::Value>, RunError> {
+    let told = serde_json::to_value(table).map_err(RunError::Tables)?;
+    Ok(told.as_object().cloned().unwrap_or_default())
+}
+
 /// The loop: observe, decide, have it carried out.
 struct Supervisor {
     hands: Arc<Hands>,
@@ -111,6 +139,8 @@ struct Supervisor {
     /// What is known of the session while it is registered, for who waits for a change of it.
     known: watch::Sender<Option<(Standing, WorkspaceNumber)>>,
     listeners: JoinSet<()>,
+    /// What `status` was told last, and when.
+    shown: Option<(Phase, Option<String>, Instant)>,
 }
 
 impl Supervisor {
@@ -126,6 +156,7 @@ impl Supervisor {
             outcomes: mpsc::unbounded_channel(),
             known: watch::Sender::new(None),
             listeners: JoinSet::new(),
+            shown: None,
         }
     }
 
@@ -137,6 +168,7 @@ impl Supervisor {
         loop {
             self.act();
             self.tell_listeners();
+            self.show();
             tokio::select! {
                 Some(outcome) = self.outcomes.1.recv() => self.take(outcome),
                 () = lost(self.tunnel.as_ref()) => self.tunnel_lost(),
@@ -149,6 +181,7 @@ impl Supervisor {
                 _ = tick.tick() => {}
             }
             if self.desired.goal == Goal::Down && self.seen.is_empty() {
+                self.hands.end();
                 say(Line::Stopped);
                 return Ok(());
             }
@@ -177,6 +210,33 @@ impl Supervisor {
         let (hands, outcomes, known) = (Arc::clone(&self.hands), self.outcomes.0.clone(), self.known.subscribe());
         let heartbeat_every = self.desired.heartbeat_every;
         self.listeners.spawn(hear_control(hands, outcomes, known, heartbeat_every));
+    }
+
+    fn phase(&self, now: Instant) -> Phase {
+        let asleep = matches!(self.seen.workspace.state, WorkspaceState::Asleep { .. });
+        match (self.desired.goal, &self.seen.control.state, self.seen.standing()) {
+            (Goal::Down, ..) => Phase::Stopping,
+            (_, ControlState::Unregistered, _) => Phase::Starting,
+            (.., Standing::Recycling) => Phase::Recycling,
+            _ if !self.seen.is_reachable(now) => Phase::Unreachable,
+            (.., Standing::Locked) => Phase::Rented,
+            _ if asleep => Phase::Asleep,
+            _ => Phase::Ready,
+        }
+    }
+
+    /// Tells `status`: at once what changed, and now and then what only counts.
+    fn show(&mut self) {
+        let now = Instant::now();
+        let (phase, url) = (self.phase(now), self.tunnel.as_ref().map(|tunnel| tunnel.url().to_owned()));
+        let shown = self.shown.as_ref();
+        if shown.is_some_and(|(was, at, when)| *was == phase && *at == url && now < *when + SHOW_EVERY) {
+            return;
+        }
+        self.shown = Some((phase, url.clone(), now));
+        if let Err(error) = self.hands.show(phase, url) {
+            tracing::debug!(%error, "what `status` shows cannot be written");
+        }
     }
 
     fn tell_listeners(&self) {

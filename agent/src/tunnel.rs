@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use child::{EXEC_BOUND, exec_bound};
-pub use cloudflared::Cloudflared;
+pub use cloudflared::{Cloudflared, checked_version};
 
 /// Quick tunnels are given out at a limited rate; nobody says which.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(300);
@@ -45,6 +45,9 @@ pub enum TunnelError {
         "cloudflared {0} rewrites request paths, which breaks notebooks with / or % in their names: install another version"
     )]
     Broken(String),
+    /// A named tunnel's token is not there.
+    #[error("the tunnel's token cannot be read from {}: put it there, for this user to read", .0.display())]
+    NoToken(PathBuf, #[source] std::io::Error),
     /// Cloudflare wants a pause.
     #[error("no tunnel is to be had for another {} s: the rate limit for quick tunnels was reached", .pause.as_secs())]
     RateLimited {
@@ -85,7 +88,7 @@ impl TunnelError {
 /// What opens tunnels.
 #[derive(Debug)]
 pub enum Opener {
-    /// cloudflared quick tunnels.
+    /// cloudflared, with quick tunnels or a named one.
     Cloudflared(Cloudflared),
     /// None is needed: the gateway dials the gate.
     Direct,
@@ -103,7 +106,9 @@ impl Opener {
     ) -> Result<Self, TunnelError> {
         match settings.kind {
             TunnelKind::Direct => Ok(Self::Direct),
-            TunnelKind::Cloudflared => Ok(Self::Cloudflared(Cloudflared::check(settings, launcher, empty_home).await?)),
+            TunnelKind::Cloudflared | TunnelKind::Named => {
+                Ok(Self::Cloudflared(Cloudflared::check(settings, launcher, empty_home).await?))
+            }
         }
     }
 

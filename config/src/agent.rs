@@ -54,6 +54,10 @@ pub struct Tunnel {
     pub cloudflared_bin: PathBuf,
     /// How cloudflared reaches its edge; none: its own choice (QUIC, without a fallback for quick tunnels).
     pub protocol: Option<TunnelProtocol>,
+    /// A named tunnel's public host name, which leads to the gate's address; needed for `kind = "named"` only.
+    pub hostname: Option<String>,
+    /// The file with a named tunnel's token; needed for `kind = "named"` only.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What carries the gateway's requests to the gate.
@@ -63,6 +67,8 @@ pub enum TunnelKind {
     /// A cloudflared quick tunnel.
     #[default]
     Cloudflared,
+    /// A cloudflared tunnel of the provider's own account, with a name that stays.
+    Named,
     /// None: the gateway runs on this machine and dials the gate on loopback.
     Direct,
 }
@@ -104,6 +110,10 @@ pub struct Container {
     pub pids: u64,
     /// A container that nobody holds and that does nothing is stopped after so many seconds; 0: never; to 604,800.
     pub sleep_after_seconds: u64,
+    /// GPUs that the container gets: none; `all`; or indices or UUIDs, as nvidia-smi lists them.
+    pub gpus: Vec<String>,
+    /// Whether the agent refuses to start with a runtime that is known to let code out, instead of warning.
+    pub require_patched_runtime: bool,
     /// What becomes of the renter's files.
     pub workspace: Workspace,
     /// PEM file of roots that the image's build trusts, where its downloads pass an inspecting proxy. Not kept in the image.
@@ -119,6 +129,8 @@ pub enum Workspace {
     /// A new volume for each renter, destroyed afterwards.
     #[default]
     Ephemeral,
+    /// One volume, which every renter finds as the last one left it.
+    Persistent,
 }
 
 /// `[egress]`: what the notebook itself sends to the world, which never crosses the gateway.
@@ -161,7 +173,13 @@ impl Default for Agent {
 
 impl Default for Tunnel {
     fn default() -> Self {
-        Self { kind: TunnelKind::default(), cloudflared_bin: PathBuf::from("cloudflared"), protocol: None }
+        Self {
+            kind: TunnelKind::default(),
+            cloudflared_bin: PathBuf::from("cloudflared"),
+            protocol: None,
+            hostname: None,
+            token_file: None,
+        }
     }
 }
 
@@ -181,6 +199,8 @@ impl Default for Container {
             cpus: 2.0,
             pids: 100,
             sleep_after_seconds: 600,
+            gpus: Vec::new(),
+            require_patched_runtime: false,
             workspace: Workspace::default(),
             ca_bundle: None,
             build_args: BTreeMap::new(),
@@ -207,8 +227,9 @@ impl AgentSettings {
         self.agent.check(checks);
         self.container.check(checks);
         self.egress.check(checks);
-        let bin = &self.tunnel.cloudflared_bin;
-        checks.require("tunnel.cloudflared_bin", !bin.as_os_str().is_empty(), "must not be empty");
+        self.tunnel.check(checks);
+        let fixed = self.tunnel.kind != TunnelKind::Named || self.gate.listen.port() != 0;
+        checks.require("gate.listen", fixed, "must have a port for kind = \"named\", whose service it is");
         checks.require("gate.listen", self.gate.listen.ip().is_loopback(), "must be a loopback address");
     }
 }
@@ -224,6 +245,18 @@ impl Agent {
     }
 }
 
+impl Tunnel {
+    fn check(&self, checks: &mut Checks<'_>) {
+        let bin = &self.cloudflared_bin;
+        checks.require("tunnel.cloudflared_bin", !bin.as_os_str().is_empty(), "must not be empty");
+        let named = self.kind == TunnelKind::Named;
+        let needed = "is required for kind = \"named\"";
+        checks.require("tunnel.hostname", !named || self.hostname.is_some(), needed);
+        checks.require("tunnel.token_file", !named || self.token_file.is_some(), needed);
+        checks.hosts("tunnel.hostname", self.hostname.as_slice());
+    }
+}
+
 impl Container {
     fn check(&self, checks: &mut Checks<'_>) {
         checks.not_empty("container.image", &self.image);
@@ -232,6 +265,10 @@ impl Container {
         checks.range("container.memory_bytes", self.memory_bytes, 256 << 20..=1 << 50);
         checks.range("container.cpus", self.cpus, 0.1..=1_024.0);
         checks.range("container.pids", self.pids, 32..=1_000_000);
+        let is_plain = |gpu: &String| !gpu.is_empty() && gpu.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        let gpus =
+            self.gpus.iter().all(is_plain) && (self.gpus.len() == 1 || !self.gpus.iter().any(|gpu| gpu == "all"));
+        checks.require("container.gpus", gpus, "must be [], [\"all\"], or indices or UUIDs");
         checks.range("container.sleep_after_seconds", self.sleep_after_seconds, 0..=604_800);
     }
 }

@@ -42,31 +42,34 @@ pub enum DownError {
 }
 
 /// Stops the agent that runs with `settings`, if one does; takes its session back; removes container, volumes, network
-/// and rules, also those of a run that was killed.
+/// and rules, also those of a run that was killed. A persistent workspace stays, unless `with_files`.
 ///
 /// # Errors
 /// Something could not be stopped or removed.
-pub async fn down(settings: AgentSettings) -> Result<(), DownError> {
+pub async fn down(settings: AgentSettings, with_files: bool) -> Result<(), DownError> {
     let directory = &settings.agent.state_dir;
     if !directory.exists() {
         say(Line::Stopped);
         return Ok(());
     }
-    end_running(directory).await?;
+    let ended = end_running(directory).await?;
     let state = StateFile::open(directory, settings.agent.control_url.as_str(), random::session_id()?)?;
     let instance = Instance::new(state.directory(), settings.container.name.as_deref());
     let firewall = Firewall::new(&settings.egress, &instance);
     let engine = Engine::connect(settings.container.clone(), Vec::new(), instance).await?;
-    take_back(&settings, &state).await;
-    engine.remove_all().await?;
+    if !ended {
+        take_back(&settings, &state).await;
+    }
+    engine.remove_all(with_files).await?;
     firewall.remove().await?;
     say(Line::Stopped);
     Ok(())
 }
 
-async fn end_running(directory: &Path) -> Result<(), DownError> {
+/// Whether there was one to end; it has taken its session back itself.
+async fn end_running(directory: &Path) -> Result<bool, DownError> {
     let look = || holder(directory).map_err(|error| DownError::Look(directory.to_owned(), error));
-    let Some(pid) = look()? else { return Ok(()) };
+    let Some(pid) = look()? else { return Ok(false) };
     say(Line::Stopping);
     match kill_process(pid, Signal::TERM) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -79,7 +82,7 @@ async fn end_running(directory: &Path) -> Result<(), DownError> {
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where it fails control finds out by the agent's silence.

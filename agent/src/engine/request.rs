@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use runit_core::SessionId;
@@ -61,6 +61,26 @@ pub(super) fn labels(instance: &str) -> HashMap<String, String> {
 }
 
 fn host(settings: &runit_config::Container, dns: &[IpAddr], instance: &Instance, workspace: &Workspace) -> HostConfig {
+    HostConfig {
+        mounts: Some(vec![Mount {
+            target: Some("/workspace".to_owned()),
+            source: Some(workspace.volume.clone()),
+            typ: Some(MountType::VOLUME),
+            ..Default::default()
+        }]),
+        network_mode: Some(instance.network()),
+        dns: (!dns.is_empty()).then(|| dns.iter().map(IpAddr::to_string).collect()),
+        port_bindings: Some(HashMap::from([(
+            PORT.to_owned(),
+            Some(vec![PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) }]),
+        )])),
+        device_requests: gpus(&settings.gpus),
+        ..confined(settings)
+    }
+}
+
+/// What keeps any container of ours in its bounds.
+pub(super) fn confined(settings: &runit_config::Container) -> HostConfig {
     let memory_bytes = i64::try_from(settings.memory_bytes).unwrap_or(i64::MAX);
     HostConfig {
         memory: Some(memory_bytes),
@@ -74,18 +94,6 @@ fn host(settings: &runit_config::Container, dns: &[IpAddr], instance: &Instance,
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         readonly_rootfs: Some(true),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP.to_owned())])),
-        mounts: Some(vec![Mount {
-            target: Some("/workspace".to_owned()),
-            source: Some(workspace.volume.clone()),
-            typ: Some(MountType::VOLUME),
-            ..Default::default()
-        }]),
-        network_mode: Some(instance.network()),
-        dns: (!dns.is_empty()).then(|| dns.iter().map(IpAddr::to_string).collect()),
-        port_bindings: Some(HashMap::from([(
-            PORT.to_owned(),
-            Some(vec![PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) }]),
-        )])),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([
@@ -100,6 +108,22 @@ fn host(settings: &runit_config::Container, dns: &[IpAddr], instance: &Instance,
     }
 }
 
+/// The NVIDIA toolkit's hook gives the container these devices, and no other.
+fn gpus(wanted: &[String]) -> Option<Vec<DeviceRequest>> {
+    let (count, ids) = match wanted {
+        [] => return None,
+        [all] if all == "all" => (Some(-1), None),
+        ids => (None, Some(ids.to_vec())),
+    };
+    Some(vec![DeviceRequest {
+        driver: Some("nvidia".to_owned()),
+        count,
+        device_ids: ids,
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        ..Default::default()
+    }])
+}
+
 /// Cores in billionths. Settings were checked to be 0.1 to 1,024; a cast from a float saturates.
 fn nano_cpus(cores: f64) -> i64 {
     (cores * 1e9).round() as i64
@@ -112,6 +136,10 @@ mod tests {
     use std::path::Path;
 
     fn created() -> serde_json::Value {
+        serde_json::to_value(created_with(&runit_config::Container::default())).expect("JSON")
+    }
+
+    fn created_with(settings: &runit_config::Container) -> ContainerCreateBody {
         let session: SessionId = "6f1c2a7e-0d54-4d0c-9a58-0f3c5b9f4e11".parse().expect("an id");
         let workspace = Workspace {
             volume: "runit-session-0011aabb".to_owned(),
@@ -119,8 +147,7 @@ mod tests {
             jupyter_token: Secret::new("jupyter-token"),
         };
         let instance = Instance::new(Path::new("/var/lib/runit-agent"), Some("runit-session"));
-        let body = container(&runit_config::Container::default(), &[], &instance, session, &workspace);
-        serde_json::to_value(body).expect("JSON")
+        container(settings, &[], &instance, session, &workspace)
     }
 
     #[test]
@@ -156,6 +183,22 @@ mod tests {
             },
         });
         assert_eq!(created(), golden);
+    }
+
+    #[test]
+    fn gpus_are_asked_for_by_device_requests_and_otherwise_nothing_changes() {
+        let with = |gpus: &[&str]| {
+            let gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
+            let settings = runit_config::Container { gpus, ..Default::default() };
+            serde_json::to_value(created_with(&settings)).expect("JSON")
+        };
+        let mut all = with(&["all"]);
+        let asked = serde_json::json!([{ "Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]] }]);
+        assert_eq!(all["HostConfig"].as_object_mut().and_then(|host| host.remove("DeviceRequests")), Some(asked));
+        assert_eq!(all, created());
+        let asked =
+            serde_json::json!([{ "Driver": "nvidia", "DeviceIDs": ["0", "GPU-aa"], "Capabilities": [["gpu"]] }]);
+        assert_eq!(with(&["0", "GPU-aa"])["HostConfig"]["DeviceRequests"], asked);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl BoundChild {
     pub(super) fn start(
         launcher: &Path,
         program: &Path,
-        arguments: Vec<String>,
+        arguments: Vec<OsString>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> io::Result<Self> {
         let mut child = Command::new(launcher)

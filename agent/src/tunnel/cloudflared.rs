@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use runit_config::TunnelProtocol;
+use runit_config::{TunnelKind, TunnelProtocol};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +40,39 @@ const ENVIRONMENT: [&str; 9] = [
 pub struct Cloudflared {
     program: PathBuf,
     protocol: Option<TunnelProtocol>,
+    named: Option<Named>,
     launcher: PathBuf,
     empty_home: PathBuf,
     client: reqwest::Client,
+}
+
+/// A tunnel of the provider's own account: its name stays, and its token is in a file.
+#[derive(Debug, Clone)]
+struct Named {
+    hostname: String,
+    token_file: PathBuf,
+}
+
+/// The version of a cloudflared that may be used.
+///
+/// # Errors
+/// It is missing, does not tell its version, or must not be used; a named tunnel's token cannot be read.
+pub async fn checked_version(settings: &runit_config::Tunnel) -> Result<String, TunnelError> {
+    let version = version(&settings.cloudflared_bin).await?;
+    if rules::is_broken(&version) {
+        return Err(TunnelError::Broken(version));
+    }
+    if let Some(Named { token_file, .. }) = named(settings) {
+        // cloudflared says no more of a missing file than its usage.
+        std::fs::File::open(&token_file).map_err(|error| TunnelError::NoToken(token_file, error))?;
+    }
+    Ok(version)
+}
+
+fn named(settings: &runit_config::Tunnel) -> Option<Named> {
+    let is_named = settings.kind == TunnelKind::Named;
+    let (hostname, token_file) = (settings.hostname.clone()?, settings.token_file.clone()?);
+    is_named.then_some(Named { hostname, token_file })
 }
 
 impl Cloudflared {
@@ -52,18 +82,17 @@ impl Cloudflared {
         empty_home: PathBuf,
     ) -> Result<Self, TunnelError> {
         let program = settings.cloudflared_bin.clone();
-        let version = version(&program).await?;
-        if rules::is_broken(&version) {
-            return Err(TunnelError::Broken(version));
-        }
+        let version = checked_version(settings).await?;
         tracing::debug!(version, "cloudflared");
         let client = local_client().map_err(std::io::Error::other)?;
-        Ok(Self { program, protocol: settings.protocol, launcher, empty_home, client })
+        Ok(Self { program, protocol: settings.protocol, named: named(settings), launcher, empty_home, client })
     }
 
     pub(super) async fn open(&self, gate: SocketAddr) -> Result<OpenTunnel, TunnelError> {
-        let metrics = Metrics { address: free_address()?, client: self.client.clone() };
-        let arguments = rules::arguments(gate, metrics.address, self.protocol);
+        let hostname = self.named.as_ref().map(|named| named.hostname.clone());
+        let metrics = Metrics { address: free_address()?, client: self.client.clone(), hostname };
+        let token_file = self.named.as_ref().map(|named| named.token_file.as_path());
+        let arguments = rules::arguments(gate, metrics.address, self.protocol, token_file);
         let environment = environment(empty(&self.empty_home)?);
         let mut child = BoundChild::start(&self.launcher, &self.program, arguments, environment)?;
 
@@ -127,6 +156,8 @@ fn why_ended(status: String, child: &BoundChild) -> TunnelError {
 struct Metrics {
     address: SocketAddr,
     client: reqwest::Client,
+    /// A named tunnel's: it is not asked for.
+    hostname: Option<String>,
 }
 
 impl Metrics {
@@ -146,6 +177,9 @@ impl Metrics {
         #[derive(Deserialize)]
         struct QuickTunnel {
             hostname: String,
+        }
+        if self.hostname.is_some() {
+            return self.hostname.clone();
         }
         let answer = self.client.get(format!("http://{}/quicktunnel", self.address)).send().await.ok()?;
         let tunnel: QuickTunnel = answer.error_for_status().ok()?.json().await.ok()?;

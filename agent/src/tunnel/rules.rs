@@ -1,6 +1,8 @@
 //! What is known about cloudflared's command line, versions, names and messages. Pure.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use runit_config::TunnelProtocol;
 
@@ -8,18 +10,29 @@ use runit_config::TunnelProtocol;
 const BROKEN_VERSIONS: [&str; 2] = ["2026.8.0", "2026.8.1"];
 const DOMAIN: &str = ".trycloudflare.com";
 
-/// Arguments for a quick tunnel to `gate`. The grace period is how long cloudflared takes to end when asked to.
-pub(super) fn arguments(gate: SocketAddr, metrics: SocketAddr, protocol: Option<TunnelProtocol>) -> Vec<String> {
-    let mut arguments: Vec<String> = ["tunnel", "--no-autoupdate", "--grace-period", "1s"].map(str::to_owned).into();
+/// Arguments for a quick tunnel to `gate`, or for the tunnel whose token is in a file; that one's account knows where it
+/// leads. The grace period is how long cloudflared takes to end when asked to.
+pub(super) fn arguments(
+    gate: SocketAddr,
+    metrics: SocketAddr,
+    protocol: Option<TunnelProtocol>,
+    token_file: Option<&Path>,
+) -> Vec<OsString> {
+    let metrics = metrics.to_string();
+    let mut arguments = vec!["tunnel", "--no-autoupdate", "--grace-period", "1s"];
     if let Some(protocol) = protocol {
         let name = match protocol {
             TunnelProtocol::Quic => "quic",
             TunnelProtocol::Http2 => "http2",
         };
-        arguments.extend(["--protocol".to_owned(), name.to_owned()]);
+        arguments.extend(["--protocol", name]);
     }
-    arguments.extend(["--metrics".to_owned(), metrics.to_string()]);
-    arguments.extend(["--url".to_owned(), format!("http://{gate}")]);
+    arguments.extend(["--metrics", &metrics]);
+    let mut arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
+    match token_file {
+        None => arguments.extend(["--url".into(), format!("http://{gate}").into()]),
+        Some(file) => arguments.extend(["run".into(), "--token-file".into(), file.into()]),
+    }
     arguments
 }
 
@@ -58,11 +71,15 @@ mod tests {
     #[test]
     fn the_command_line_is_exactly_this() {
         let (gate, metrics) = (SocketAddr::from(([127, 0, 0, 1], 4000)), SocketAddr::from(([127, 0, 0, 1], 4001)));
+        let line = |protocol, token_file| arguments(gate, metrics, protocol, token_file).join(" ".as_ref());
         assert_eq!(
-            arguments(gate, metrics, None).join(" "),
+            line(None, None),
             "tunnel --no-autoupdate --grace-period 1s --metrics 127.0.0.1:4001 --url http://127.0.0.1:4000"
         );
-        assert!(arguments(gate, metrics, Some(TunnelProtocol::Http2)).join(" ").contains("--protocol http2"));
+        assert_eq!(
+            line(Some(TunnelProtocol::Http2), Some(Path::new("/etc/token"))),
+            "tunnel --no-autoupdate --grace-period 1s --protocol http2 --metrics 127.0.0.1:4001 run --token-file /etc/token"
+        );
     }
 
     #[test]

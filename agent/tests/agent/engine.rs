@@ -75,7 +75,7 @@ async fn a_container_that_is_not_ours_keeps_its_name_and_its_life() {
 
     let error = engine.check().await.expect_err("taken");
     assert!(matches!(&error, EngineError::NameTaken(name) if *name == settings.image), "{error}");
-    engine.remove_all().await.expect("nothing of ours is there");
+    engine.remove_all(true).await.expect("nothing of ours is there");
 
     let options = RemoveContainerOptionsBuilder::default().force(true).build();
     docker.remove_container(&settings.image, Some(options)).await.expect("it was still there");

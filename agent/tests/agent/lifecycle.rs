@@ -91,7 +91,11 @@ async fn a_session_lives_from_start_to_stop_and_comes_back_clean() {
     let id = registered.body["sessionId"].as_str().expect("an id").to_owned();
     let base_path = registered.body["basePath"].as_str().expect("a path").to_owned();
     assert_eq!(base_path, format!("/s/{id}/"));
-    assert_eq!(registered.body["hardware"], json!({ "gpu": "none" }));
+    let hardware = &registered.body["hardware"];
+    assert_eq!(
+        (&hardware["gpu"], &hardware["cores"], &hardware["workspace"]),
+        (&json!("none"), &json!(2.0), &json!("ephemeral"))
+    );
     let said = agent.said();
     let workspace = said.iter().find(|line| line.starts_with("[agent] workspace directory: ")).expect("a directory");
     let from_here = said.iter().position(|line| line == workspace).expect("it is there");

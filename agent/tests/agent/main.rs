@@ -2,9 +2,11 @@
 
 mod api;
 mod box_probe;
+mod commands;
 mod egress;
 mod engine;
 mod gate;
 mod lifecycle;
+mod recovery;
 mod support;
 mod tunnel;

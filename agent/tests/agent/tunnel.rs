@@ -147,6 +147,32 @@ async fn a_missing_program_is_answered_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_named_tunnel_is_open_when_it_is_ready_and_keeps_its_name() {
+    let cloudflared = Cloudflared::install("named");
+    let token_file = cloudflared.program().with_file_name("token");
+    std::fs::write(&token_file, "the-tunnels-token").expect("written");
+    let settings = Tunnel {
+        kind: TunnelKind::Named,
+        hostname: Some("lab-4.example.org".to_owned()),
+        token_file: Some(token_file.clone()),
+        ..cloudflared.settings()
+    };
+    let launcher = PathBuf::from(env!("CARGO_BIN_EXE_runit-agent"));
+    let open = async || Opener::new(&settings, launcher.clone(), cloudflared.home()).await;
+    let opener = open().await.expect("checked");
+    for _ in 0..2 {
+        let tunnel = opener.open("127.0.0.1:4000".parse().expect("an address")).await.expect("open");
+        assert_eq!(tunnel.url(), "https://lab-4.example.org");
+        let seen = cloudflared.seen().expect("started");
+        assert!(!seen.to_string().contains("the-tunnels-token"), "whoever lists processes would see it");
+        tunnel.close().await;
+    }
+    std::fs::remove_file(&token_file).expect("removed");
+    let error = open().await.expect_err("no token");
+    assert!(matches!(&error, TunnelError::NoToken(path, _) if *path == token_file), "{error}");
+}
+
+#[tokio::test]
 async fn without_a_tunnel_the_gate_itself_is_the_url() {
     let settings = Tunnel { kind: TunnelKind::Direct, ..Tunnel::default() };
     let opener = Opener::new(&settings, PathBuf::new(), PathBuf::new()).await.expect("nothing is needed");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use runit_agent::instance::Instance;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::eventually;
@@ -58,6 +58,10 @@ impl Control {
         *self.mood.lock().expect("no panic") = mood;
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.server.url().port().expect("a port")
+    }
+
     /// Calls so far whose method is `method`, but no heartbeats.
     pub(crate) fn calls(&self, method: &str) -> Vec<Call> {
         let calls = self.server.calls().into_iter();
@@ -80,6 +84,7 @@ impl Control {
 /// As control does: a changed token while recycling, or a registration, makes the session ready again.
 fn answer(call: &Call, mood: &mut Mood) -> Answer {
     match call.line.split(' ').next() {
+        Some("GET") => Answer::text(200, "RUNIT control plane running"),
         Some("DELETE") => Answer::text(204, ""),
         Some("PUT") => {
             *mood = Mood::Content;
@@ -140,6 +145,39 @@ impl Home {
         home
     }
 
+    /// Settings that name no container.
+    pub(crate) async fn unnamed(control: &Control, more: &str) -> Self {
+        let mut home = Self::new(control, more).await;
+        let path = home.directory.path().join("agent.toml");
+        let settings = std::fs::read_to_string(&path).expect("settings");
+        std::fs::write(&path, settings.replace(&format!("name = {:?}\n", home.container), "")).expect("written");
+        home.container = Instance::new(Path::new(&home.instance()), None).container().to_owned();
+        home
+    }
+
+    /// A program that the agent finds before all others of its name.
+    pub(crate) fn with_program(mut self, name: &str, script: &str) -> Self {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, script).expect("written");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        let others = std::env::var("PATH").unwrap_or_default();
+        self.environment.push(("PATH".to_owned(), format!("{}:{others}", self.directory.path().display())));
+        self
+    }
+
+    /// Runs one command of the agent's to its end.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runit-agent"));
+        command.args(arguments).arg("--config").arg(self.directory.path().join("agent.toml"));
+        let ended = command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true).output();
+        tokio::time::timeout(PATIENCE, ended).await.expect("in time").expect("it ran")
+    }
+
+    /// The table of this agent's rules.
+    pub(crate) fn table(&self) -> String {
+        Instance::new(Path::new(&self.instance()), None).table()
+    }
+
     pub(crate) fn start(&self) -> Agent {
         let mut child = Command::new(env!("CARGO_BIN_EXE_runit-agent"))
             .arg("--config")
@@ -147,18 +185,13 @@ impl Home {
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("the agent starts");
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let (heard, stdout) = (Arc::clone(&said), child.stdout.take().expect("piped"));
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                heard.lock().expect("no panic").push(line);
-            }
-        });
-        Agent { child, said }
+        let said = follow(child.stdout.take().expect("piped"));
+        let logged = follow(child.stderr.take().expect("piped"));
+        Agent { child, said, logged }
     }
 
     pub(crate) async fn inspect(&self) -> ContainerInspectResponse {
@@ -215,7 +248,7 @@ impl Home {
         let networks = self.docker.list_networks(Some(networks)).await.expect("listed");
         let networks = networks.into_iter().filter_map(|network| network.name);
         let tables = run("nft", &["list", "tables"]);
-        let table = Instance::new(Path::new(&self.instance()), None).table();
+        let table = self.table();
         let table = tables.lines().any(|line| line.ends_with(&table)).then_some(table);
         let ids = containers.into_iter().filter_map(|container| container.id);
         ids.chain(volumes.into_iter().map(|volume| volume.name)).chain(networks).chain(table).collect()
@@ -235,15 +268,36 @@ impl Drop for Home {
     }
 }
 
+/// Takes down every line, and shows it where the test fails.
+#[expect(clippy::print_stderr, reason = "for whoever reads why a test failed")]
+fn follow(output: impl AsyncRead + Unpin + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&lines);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            eprintln!("{line}");
+            heard.lock().expect("no panic").push(line);
+        }
+    });
+    lines
+}
+
 /// A running agent.
 pub(crate) struct Agent {
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
+    logged: Arc<Mutex<Vec<String>>>,
 }
 
 impl Agent {
     pub(crate) fn said(&self) -> Vec<String> {
         self.said.lock().expect("no panic").clone()
+    }
+
+    /// What it wrote to standard error.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        self.logged.lock().expect("no panic").clone()
     }
 
     /// Waits for the `count`th line that starts with `text`.

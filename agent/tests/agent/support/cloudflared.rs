@@ -30,7 +30,7 @@ impl Cloudflared {
     }
 
     pub(crate) fn settings(&self) -> Tunnel {
-        Tunnel { kind: TunnelKind::Cloudflared, cloudflared_bin: self.program(), protocol: None }
+        Tunnel { kind: TunnelKind::Cloudflared, cloudflared_bin: self.program(), ..Tunnel::default() }
     }
 
     pub(crate) fn home(&self) -> PathBuf {
