@@ -40,6 +40,8 @@ mod pace;
 mod page;
 mod peer;
 mod places;
+#[cfg(test)]
+mod properties;
 mod proxy;
 mod quota;
 mod request_policy;

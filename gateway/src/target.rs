@@ -83,9 +83,10 @@ fn decoded(path: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// Tornado matches the decoded path; repeated slashes are folded here, so that no spelling slips through.
+/// Tornado matches the decoded path; repeated slashes are folded here, and backslashes turned, so that no spelling slips
+/// through.
 fn place(inner: &[u8]) -> Place {
-    let mut segments = inner.split(|&c| c == b'/').filter(|segment| !segment.is_empty());
+    let mut segments = inner.split(|&c| c == b'/' || c == b'\\').filter(|segment| !segment.is_empty());
     match (segments.next(), segments.next(), segments.next()) {
         (Some(b"api"), Some(b"shutdown"), None) | (Some(b"logout"), None, None) => Place::Closed,
         _ => Place::Open,
@@ -130,9 +131,16 @@ mod tests {
 
     #[test]
     fn calls_that_stop_the_server_are_closed_in_every_spelling() {
-        for rest in
-            ["/api/shutdown", "/api/shutdown/", "//api//shutdown", "/%61pi/shutdown", "/api%2Fshutdown", "/logout"]
-        {
+        for rest in [
+            "/api/shutdown",
+            "/api/shutdown/",
+            "//api//shutdown",
+            "/%61pi/shutdown",
+            "/api%2Fshutdown",
+            "/api\\shutdown",
+            "/logout",
+            "/logout%2f%5c",
+        ] {
             let twice = rest.replace('%', "%25");
             assert_eq!(place_of(&twice), Some(Place::Closed), "{twice}");
             assert_eq!(place_of(rest), Some(Place::Closed), "{rest}");
