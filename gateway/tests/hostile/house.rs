@@ -217,6 +217,17 @@ impl House {
         }
     }
 
+    /// What the control API answers to these bytes.
+    pub async fn ask_control(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.installation.control).await.expect("control listens");
+        stream.write_all(bytes).await.expect("taken");
+        let mut answer = Vec::new();
+        // A reset ends the answer as well; what came before it counts.
+        let reading = stream.read_to_end(&mut answer);
+        drop(tokio::time::timeout(PATIENCE, reading).await.expect("an end in time"));
+        answer
+    }
+
     /// What Prometheus sees.
     pub async fn metrics_text(&self) -> String {
         let mut stream = TcpStream::connect(self.installation.admin).await.expect("the admin listener");

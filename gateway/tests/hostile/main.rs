@@ -343,3 +343,34 @@ async fn fields_that_a_provider_may_not_set_do_not_arrive() {
     house.check_after(answers::STRIPPED.len()).await;
     assert!(failures.is_empty(), "{} lines:\n{}", failures.len(), failures.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_control_is_asked_its_log_stays_short_and_without_secrets() {
+    let mut house = House::start().await;
+    let token = house.attacker.token.expose().to_string();
+    let credential = house::CREDENTIAL;
+    let long = "x".repeat(8_000);
+    let requests = [
+        format!("GET /renter/usage/{token}?a={QUERY} HTTP/1.1\r\nHost: c\r\nCookie: mine={COOKIE}\r\n"),
+        format!("GET /renter/usage/{token}/{QUERY} HTTP/1.1\r\nHost: c\r\n"),
+        format!("GET /access/{token}?{QUERY} HTTP/1.1\r\nHost: c\r\nReferer: http://c/?token={token}\r\n"),
+        format!("GET /{long}?{QUERY} HTTP/1.1\r\nHost: c\r\nX-Long: {long}\r\n"),
+        format!("GET /\u{1b}[31m{token} HTTP/1.1\r\nHost: c\r\n"),
+        format!("POST /renter/heartbeat/x HTTP/1.1\r\nHost: c\r\nAuthorization: Bearer {token}{long}\r\n"),
+        format!("POST /renter/release/{token}%0a{QUERY} HTTP/1.1\r\nHost: c\r\nContent-Length: 0\r\n"),
+        format!("nonsense {token} {QUERY}\r\n"),
+    ];
+    let body = format!("{{\"providerId\":\"{long}\",\"publicUrl\":\"https://{QUERY}.evil\",\"token\":\"{credential}\"");
+    let posted = format!(
+        "POST /provider/session HTTP/1.1\r\nHost: c\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    let bodies = requests.iter().map(|_| "").chain([&*body]);
+    let mut answered = 0;
+    for (request, body) in requests.iter().chain([&posted]).zip(bodies) {
+        let bytes = format!("{request}Connection: close\r\n\r\n{body}");
+        answered += usize::from(house.ask_control(bytes.as_bytes()).await.starts_with(b"HTTP/1.1 "));
+    }
+    assert!(answered >= 6, "only {answered} were answered");
+    house.check_after(requests.len() + 1).await;
+}
