@@ -11,6 +11,7 @@
 //! | [`session`] | which state a session is in, and what may change it |
 //! | [`key`] | what operators and providers prove themselves with |
 //! | [`permit`] | whether a request may pass |
+//! | [`client_address`] | whose request it is behind proxies |
 //! | [`upstream`] | whether a URL may be registered and an address dialled |
 //! | [`query`] | what operators ask of the store |
 //! | [`ledger`] | how many bytes a session may still lease (kept durably by the store) |
@@ -23,6 +24,7 @@
 pub mod address;
 pub mod authority;
 pub mod budget;
+pub mod client_address;
 pub mod event;
 pub mod id;
 pub mod key;
