@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::limits::Rate;
@@ -75,6 +76,12 @@ impl<'a> Checks<'a> {
             };
             self.require(key, canonical, format!("{host:?} is not a plain lower-case host name or an address"));
         }
+    }
+
+    /// Networks that are believed: not the whole world, which could then claim any address.
+    pub(crate) fn some_networks(&mut self, key: &str, networks: &[IpNet]) {
+        let everybody = networks.iter().any(|network| network.prefix_len() == 0);
+        self.require(key, !everybody, "believes everybody: list the proxies' own networks");
     }
 
     /// No two of `listeners` may take the same port of the same address; port 0 is a free one and never does.

@@ -70,6 +70,10 @@ macro_rules! reloadable {
 }
 
 reloadable! {
+    gateway.handshake_timeout_ms,
+    gateway.hsts_seconds,
+    gateway.trusted_proxies,
+    gateway.proxy_protocol,
     gateway.head_max_bytes,
     gateway.first_byte_timeout_ms,
     gateway.head_timeout_ms,
@@ -92,6 +96,7 @@ reloadable! {
     limits.slow_seconds,
     upstream.hosts,
     upstream.plain_http_hosts,
+    control.trusted_proxies,
     control.provider_silent_seconds,
     control.renter_absent_seconds,
     control.body_max_bytes,

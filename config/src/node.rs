@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use runit_core::{LockMode, Secret};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -45,6 +46,20 @@ pub struct Gateway {
     /// `public_url`: the name that they are under. None: all rentals share the origin of `public_url`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions_host: Option<String>,
+    /// Certificate and key of the listener. None: it speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// For a connection's TLS handshake, and the PROXY protocol's header before it, in ms; 100 to 60,000.
+    pub handshake_timeout_ms: u64,
+    /// Address and port where plain HTTP is answered with a redirect to `public_url`, and with nothing else.
+    pub redirect_listen: Option<SocketAddr>,
+    /// For how long browsers are told to use `https://` for the gateway's host only (RFC 6797), in seconds; 0 (not at all)
+    /// to 63,072,000. Said only where `public_url` is `https://`.
+    pub hsts_seconds: u64,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Networks of load balancers. If there are any, each connection has to come from one of them and to begin with a
+    /// header of the PROXY protocol, version 2.
+    pub proxy_protocol: Vec<IpNet>,
     /// Address and port of metrics and operator calls. Other than loopback only with `operator_key`.
     pub admin_listen: SocketAddr,
     /// What the admin listener demands as `Authorization: Bearer`; at least 16 characters. None: it demands nothing,
@@ -74,6 +89,16 @@ pub struct Gateway {
     pub threads: usize,
 }
 
+/// A certificate with its key, as PEM files. They are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The chain, the listener's own certificate first.
+    pub certificate: PathBuf,
+    /// The private key; not for everybody to read.
+    pub key: PathBuf,
+}
+
 /// `[upstream]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +122,10 @@ pub struct Control {
     pub public_url: Url,
     /// Directory of the embedded store and of the sealing key; created at the first start.
     pub data_dir: PathBuf,
+    /// Certificate and key of the listener. None: it speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// A provider that sends no heartbeat for this long is removed, in seconds; 1 to 86,400.
     pub provider_silent_seconds: u64,
     /// A renter who is absent for this long loses the lock, in seconds; 1 to 86,400.
@@ -188,6 +217,12 @@ impl Default for Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: local_url(8080),
             sessions_host: None,
+            tls: None,
+            handshake_timeout_ms: 5_000,
+            redirect_listen: None,
+            hsts_seconds: 31_536_000,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9180)),
             operator_key: None,
             head_max_bytes: 32 * 1024,
@@ -210,6 +245,8 @@ impl Default for Control {
             listen: SocketAddr::from(([127, 0, 0, 1], 10_000)),
             public_url: local_url(10_000),
             data_dir: PathBuf::from("/var/lib/runit"),
+            tls: None,
+            trusted_proxies: Vec::new(),
             provider_silent_seconds: 120,
             renter_absent_seconds: 60,
             sweep_interval_ms: 1_000,
@@ -260,11 +297,21 @@ impl NodeSettings {
         checks.hosts("upstream.hosts", &self.upstream.hosts);
         checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);
         checks.not_empty("log.filter", &self.log.filter);
-        checks.distinct(&[
+        let redirect = self.gateway.redirect_listen.map(|address| ("gateway.redirect_listen", address));
+        let listeners = [
             ("gateway.listen", self.gateway.listen),
             ("gateway.admin_listen", self.gateway.admin_listen),
             ("control.listen", self.control.listen),
-        ]);
+        ];
+        checks.distinct(&listeners.into_iter().chain(redirect).collect::<Vec<_>>());
+        let (gateway, control) = (&self.gateway.public_url, &self.control.public_url);
+        let locks_out = self.gateway.hsts_seconds > 0
+            && gateway.scheme() == "https"
+            && control.scheme() == "http"
+            && gateway.host() == control.host();
+        let message =
+            "would make browsers refuse control.public_url, which has the same host: set 0, or use https there";
+        checks.require("gateway.hsts_seconds", !locks_out, message);
     }
 }
 
@@ -283,6 +330,14 @@ impl Gateway {
                 checks.require("gateway.admin_listen", loopback, "needs gateway.operator_key unless it is loopback");
             }
         }
+        let is_https = self.public_url.scheme() == "https";
+        checks.require("gateway.tls", is_https || self.tls.is_none(), "needs an https:// gateway.public_url");
+        let message = "needs an https:// gateway.public_url to redirect to";
+        checks.require("gateway.redirect_listen", is_https || self.redirect_listen.is_none(), message);
+        checks.range("gateway.handshake_timeout_ms", self.handshake_timeout_ms, 100..=60_000);
+        checks.range("gateway.hsts_seconds", self.hsts_seconds, 0..=63_072_000);
+        checks.some_networks("gateway.trusted_proxies", &self.trusted_proxies);
+        checks.some_networks("gateway.proxy_protocol", &self.proxy_protocol);
         checks.range("gateway.head_max_bytes", self.head_max_bytes, 1_024..=1 << 20);
         checks.range("gateway.first_byte_timeout_ms", self.first_byte_timeout_ms, 100..=600_000);
         checks.range("gateway.head_timeout_ms", self.head_timeout_ms, 100..=600_000);
@@ -300,6 +355,9 @@ impl Gateway {
 impl Control {
     fn check(&self, checks: &mut Checks<'_>) {
         checks.origin("control.public_url", &self.public_url);
+        let is_https = self.public_url.scheme() == "https";
+        checks.require("control.tls", is_https || self.tls.is_none(), "needs an https:// control.public_url");
+        checks.some_networks("control.trusted_proxies", &self.trusted_proxies);
         checks.require("control.data_dir", !self.data_dir.as_os_str().is_empty(), "must not be empty");
         checks.range("control.provider_silent_seconds", self.provider_silent_seconds, 1..=86_400);
         checks.range("control.renter_absent_seconds", self.renter_absent_seconds, 1..=86_400);

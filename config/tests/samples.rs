@@ -38,7 +38,8 @@ fn the_agent_sample_is_the_defaults_but_for_the_required_name() {
 
 #[test]
 fn the_samples_show_every_key_and_their_optional_lines_work() {
-    let node_sample = with_optional_keys(NODE_SAMPLE);
+    // Some of them go with TLS only.
+    let node_sample = with_optional_keys(NODE_SAMPLE).replace("\"http://", "\"https://");
     node(&node_sample).unwrap();
     assert_eq!(keys_in(&node_sample), known_keys(NodeSettings::default(), |text| node(text).unwrap_err()));
 

@@ -144,7 +144,7 @@ size = 1
     assert!(
         report.contains("unknown section, expected one of audit, control, gateway, limits, lock, log, quota, upstream")
     );
-    assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `sessions_host`, `admin_listen`"));
+    assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `sessions_host`, `tls`"));
 }
 
 #[test]
@@ -237,6 +237,19 @@ fn keys_that_must_fit_together_are_checked_together() {
              [control]\npublic_url = \"https://control.runit.example\"",
             "gateway.sessions_host (runit.toml:2): must not be the host of control.public_url or a parent of it",
         ),
+        (
+            "[gateway]\ntls = { certificate = \"c\", key = \"k\" }",
+            "gateway.tls (runit.toml:2): needs an https:// gateway.public_url",
+        ),
+        (
+            "[gateway]\nredirect_listen = \"127.0.0.1:80\"",
+            "gateway.redirect_listen (runit.toml:2): needs an https:// gateway.public_url to redirect to",
+        ),
+        (
+            "[gateway]\npublic_url = \"https://127.0.0.1:8443\"",
+            "gateway.hsts_seconds (not set): would make browsers refuse control.public_url, which has the same host: \
+             set 0, or use https there",
+        ),
     ] {
         assert_eq!(complaints(node(text, &[])), [complaint]);
     }
@@ -269,6 +282,9 @@ fn listeners_on_port_0_never_clash() {
 #[test]
 fn values_out_of_range_are_refused() {
     for (section, line) in [
+        ("gateway", "trusted_proxies = [\"0.0.0.0/0\"]"),
+        ("gateway", "proxy_protocol = [\"10.0.0.0/8\", \"::/0\"]"),
+        ("control", "trusted_proxies = [\"::/0\"]"),
         ("gateway", "public_url = \"ftp://example.org\""),
         ("gateway", "public_url = \"https://example.org/runit\""),
         ("gateway", "public_url = \"https://user@example.org\""),

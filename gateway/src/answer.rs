@@ -195,9 +195,12 @@ impl Answer {
     }
 
     /// Writes the answer. The caller has told the connection that these bytes are the gateway's own.
-    pub(crate) async fn send(self, session: &mut Session) -> pingora::Result<()> {
+    pub(crate) async fn send(self, session: &mut Session, hsts: Option<HeaderValue>) -> pingora::Result<()> {
         let wants_page = wants_page(session.req_header().headers.get(header::ACCEPT));
-        let (head, body) = self.build(wants_page)?;
+        let (mut head, body) = self.build(wants_page)?;
+        if let Some(hsts) = hsts {
+            head.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
         session.write_response_header(Box::new(head), head_only).await?;
         if !head_only {

@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use prometheus::IntGauge;
-use runit_config::LiveSettings;
+use runit_config::{Limits, LiveSettings, NodeSettings};
 use runit_core::RenterAddress;
+use runit_core::client_address::is_listed;
+use tokio::time::Instant;
 
+use crate::connection::Connection;
 use crate::guard::{Guard, HeadLimits};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::places::Places;
+use crate::places::{Full, Places};
 use crate::proxy::{Proxy, digest_with};
+use crate::reception::{Unwelcome, encrypted, named};
 
 /// How long a connection that was cut may take to end by itself.
 const CUT_WITHIN: Duration = Duration::from_millis(300);
@@ -42,6 +47,7 @@ pub struct GatewayApp {
     pub(crate) proxy: Arc<HttpProxy<Proxy>>,
     pub(crate) settings: LiveSettings,
     pub(crate) places: Arc<Places>,
+    pub(crate) tls: Option<Acceptor>,
     pub(crate) metrics: Arc<Metrics>,
     /// Pingora's shutdown is for what takes new requests; a tunnel may outlive it.
     pub(crate) lifecycle: Lifecycle,
@@ -50,17 +56,9 @@ pub struct GatewayApp {
 #[async_trait]
 impl ServerApp for GatewayApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let address = renter_address(&stream)?;
-        let connection = match self.places.enter(address, &self.settings.load().limits) {
-            Ok(connection) => connection,
-            Err(full) => {
-                self.metrics.turned_away.with_label_values(&[full.label()]).inc();
-                return None;
-            }
-        };
+        let (connection, stream, _open) = self.receive(stream).await?;
         let digest = Arc::new(digest_with(&connection).ok()?);
         let guard = Guard::new(stream, Arc::clone(&connection), digest, HeadLimits::of(&self.settings.load()));
-        let _open = Counted::new(&self.metrics.connections);
         // The proxy answers requests on this stream until it ends, or until one of them is upgraded.
         tokio::select! {
             _ = ServerApp::process_new(&self.proxy, Box::new(guard), shutdown) => {}
@@ -73,16 +71,50 @@ impl ServerApp for GatewayApp {
             tunnel.run(renter, &connection, idle, self.lifecycle.ending()).await;
         }
         self.metrics.audit_difference.inc_by(connection.audit());
-        if let Some(cut) = connection.cut_reason() {
-            self.metrics.cuts.with_label_values(&[cut.label()]).inc();
-        }
+        self.note_cut(&connection);
         None
     }
 }
 
-/// The socket's peer. A connection that has none by now is dead.
-fn renter_address(stream: &Stream) -> Option<RenterAddress> {
-    let digest = stream.get_socket_digest()?;
-    let peer = digest.peer_addr()?.as_inet()?;
-    Some(RenterAddress::new(peer.ip()))
+impl GatewayApp {
+    /// What comes before HTTP: the load balancer's header, a place for whom it names, TLS.
+    async fn receive(&self, stream: Stream) -> Option<(Arc<Connection>, Stream, Counted<'_>)> {
+        let settings = self.settings.load();
+        let deadline = Instant::now() + Duration::from_millis(settings.gateway.handshake_timeout_ms);
+        let named = named(stream, &settings.gateway.proxy_protocol, deadline).await;
+        let (stream, peer) = named.map_err(|why| self.note(why)).ok()?;
+        let limits = limits_for(peer, &settings);
+        let connection = self.places.enter(peer, &limits);
+        let turned_away = |full: Full| self.metrics.turned_away.with_label_values(&[full.label()]).inc();
+        let connection = connection.map_err(turned_away).ok()?;
+        let open = Counted::new(&self.metrics.connections);
+        let stream = tokio::select! {
+            stream = encrypted(stream, self.tls.as_ref(), deadline) => stream.map_err(|why| self.note(why)).ok(),
+            () = connection.until_cut() => {
+                self.note_cut(&connection);
+                None
+            }
+        };
+        Some((connection, stream?, open))
+    }
+
+    fn note_cut(&self, connection: &Connection) {
+        if let Some(cut) = connection.cut_reason() {
+            self.metrics.cuts.with_label_values(&[cut.label()]).inc();
+        }
+    }
+
+    fn note(&self, why: Unwelcome) {
+        self.metrics.unwelcome.with_label_values(&[why.label()]).inc();
+    }
+}
+
+/// A listed proxy has the connections of many renters, so it is not bounded as one of them.
+fn limits_for(peer: RenterAddress, settings: &NodeSettings) -> Limits {
+    let mut limits = settings.limits.clone();
+    if is_listed(peer, &settings.gateway.trusted_proxies) {
+        limits.connections_per_address = usize::MAX;
+        limits.waiting_connections_per_address = usize::MAX;
+    }
+    limits
 }

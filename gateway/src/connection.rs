@@ -5,9 +5,10 @@
 //! after a write is what makes it seen.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures::task::AtomicWaker;
 use runit_config::Limits;
 use runit_core::RenterAddress;
@@ -85,10 +86,16 @@ impl Cut {
 
 /// One renter's connection.
 pub(crate) struct Connection {
-    address: RenterAddress,
     place: Place,
-    /// The one session that it serves, once it serves one.
-    session: OnceLock<SessionPlace>,
+    /// Who is at its other end: a renter, or a proxy.
+    peer: RenterAddress,
+    /// Whose request is being served.
+    renter: Mutex<RenterAddress>,
+    /// Its other end is a listed proxy, so that the next request may be another renter's.
+    shared: AtomicBool,
+    /// The one session that it serves, once it serves one; where it is shared, during one request.
+    session: ArcSwapOption<LiveSession>,
+    session_place: Mutex<Option<SessionPlace>>,
     /// From the end of a request to the binding of the next: bytes read are counted here, and charged when bound.
     reading_head: AtomicBool,
     head_bytes: AtomicU64,
@@ -117,17 +124,20 @@ pub(crate) struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    /// A connection from `address` that serves nobody yet.
-    pub(crate) fn new(address: RenterAddress, place: Place) -> Self {
+    /// A connection from `peer` that serves nobody yet.
+    pub(crate) fn new(peer: RenterAddress, place: Place) -> Self {
         Self {
-            address,
             place,
-            session: OnceLock::new(),
+            peer,
+            renter: Mutex::new(peer),
+            shared: AtomicBool::new(false),
+            session: ArcSwapOption::empty(),
+            session_place: Mutex::new(None),
             reading_head: AtomicBool::new(true),
             head_bytes: AtomicU64::new(0),
             answering: AtomicBool::new(false),
@@ -149,9 +159,28 @@ impl Connection {
         }
     }
 
-    /// The renter's address.
-    pub(crate) const fn address(&self) -> RenterAddress {
-        self.address
+    /// The address at its other end.
+    pub(crate) const fn peer(&self) -> RenterAddress {
+        self.peer
+    }
+
+    /// The address of the renter whose request is being served.
+    pub(crate) fn address(&self) -> RenterAddress {
+        *locked(&self.renter)
+    }
+
+    /// Says whose request was just read, and whether the next may be another's.
+    pub(crate) fn identify(&self, renter: RenterAddress, shared: bool) {
+        *locked(&self.renter) = renter;
+        self.shared.store(shared, Ordering::Relaxed);
+        if shared {
+            self.leave();
+        }
+    }
+
+    /// Whether it may carry several renters in turn.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
     }
 
     /// Its place among all connections.
@@ -160,27 +189,34 @@ impl Connection {
     }
 
     /// The session that it serves.
-    pub(crate) fn session(&self) -> Option<&Arc<LiveSession>> {
-        self.session.get().map(SessionPlace::session)
+    pub(crate) fn session(&self) -> Option<Arc<LiveSession>> {
+        self.session.load_full()
     }
 
-    /// Makes it serve `session`, if it serves no other one and there is a place.
+    /// Makes it serve `session`, if it serves no other one and there is a place. Called by its own task only.
     ///
     /// # Errors
     /// The answer to give instead.
     pub(crate) fn serve(self: &Arc<Self>, session: &Arc<LiveSession>, limits: &Limits) -> Result<(), Refusal> {
         if let Some(served) = self.session() {
-            return if Arc::ptr_eq(served, session) { Ok(()) } else { Err(Refusal::Misdirected) };
+            return if Arc::ptr_eq(&served, session) { Ok(()) } else { Err(Refusal::Misdirected) };
         }
         if !self.place.admit(limits) {
             return Err(Refusal::NodeFull);
         }
         let place = session.enter(limits.connections_per_session).ok_or(Refusal::TooManyConnections)?;
-        // Only this connection's task comes here, so nobody else has set it.
-        if self.session.set(place).is_ok() {
-            session.attach(self);
-        }
+        *locked(&self.session_place) = Some(place);
+        self.session.store(Some(Arc::clone(session)));
+        session.attach(self);
         Ok(())
+    }
+
+    /// Serves nobody any more: what becomes of the session is no longer this connection's affair.
+    fn leave(&self) {
+        if let Some(session) = self.session.swap(None) {
+            session.detach(self);
+            drop(locked(&self.session_place).take());
+        }
     }
 
     /// Bytes of the head that was just read.
@@ -210,6 +246,9 @@ impl Connection {
     pub(crate) fn end_request(&self) {
         self.head_bytes.store(0, Ordering::Relaxed);
         self.reading_head.store(true, Ordering::Relaxed);
+        if self.is_shared() && !self.is_handing_over() {
+            self.leave();
+        }
     }
 
     /// What is written from here to the next request is the gateway's own.
@@ -218,7 +257,7 @@ impl Connection {
     }
 
     /// The session to charge what is written now to, if anybody.
-    pub(crate) fn charged_for_writes(&self) -> Option<&Arc<LiveSession>> {
+    pub(crate) fn charged_for_writes(&self) -> Option<Arc<LiveSession>> {
         if self.answering.load(Ordering::Relaxed) { None } else { self.session() }
     }
 

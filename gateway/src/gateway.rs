@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use runit_config::LiveSettings;
 use runit_core::authority::ClaimError;
 use runit_core::budget::Direction;
+use runit_core::client_address::{client_address, is_listed};
 use runit_core::permit::{Decision, authorize};
 use runit_core::rate::Rate;
 use runit_core::session::Claim;
@@ -69,6 +70,7 @@ impl Gateway {
     /// # Errors
     /// The answer to give instead.
     pub(crate) async fn admit(&self, head: &RequestHeader, connection: &Arc<Connection>) -> Result<Admitted, Answer> {
+        self.identify(&head.headers, connection)?;
         self.pace(connection)?;
         request_policy::check(&head.method, head.version, &head.headers)?;
         if !self.directory.is_loaded().await {
@@ -91,11 +93,29 @@ impl Gateway {
         }
     }
 
+    /// Whose request it is: the peer's, or whoever a listed proxy says.
+    fn identify(&self, headers: &HeaderMap, connection: &Connection) -> Result<(), Refusal> {
+        let settings = self.settings.load();
+        let listed = &settings.gateway.trusted_proxies;
+        let peer = connection.peer();
+        let lines = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let renter = client_address(peer, lines, listed).map_err(|_| Refusal::BadRequest)?;
+        connection.identify(renter, is_listed(peer, listed));
+        Ok(())
+    }
+
+    /// What browsers are told of `https://` (RFC 6797), where it is how they come here.
+    pub(crate) fn hsts(&self) -> Option<HeaderValue> {
+        let seconds = self.settings.load().gateway.hsts_seconds;
+        let says = self.secure && seconds > 0;
+        says.then(|| HeaderValue::try_from(format!("max-age={seconds}")).expect("digits"))
+    }
+
     /// Whether requests from this address come slowly enough.
     fn pace(&self, connection: &Connection) -> Result<(), Refusal> {
         let rate = self.settings.load().limits.requests_per_address;
         let place = connection.place();
-        place.requests().admit(rate_of(rate), place.now()).map_err(too_many_requests)
+        place.requests(connection.address().network()).admit(rate_of(rate), place.now()).map_err(too_many_requests)
     }
 
     /// Anything under `/s/{id}/`.
@@ -330,7 +350,8 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+/// Path, and query where there is one.
+pub(crate) fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     match target.iter().position(|&c| c == b'?') {
         Some(at) => (&target[..at], Some(&target[at + 1..])),
         None => (target, None),

@@ -263,7 +263,7 @@ impl AsyncRead for Guard {
         if this.connection.is_reading_head() {
             return this.poll_read_head(cx, buf);
         }
-        match this.connection.session().cloned() {
+        match this.connection.session() {
             Some(session) => this.poll_read_charged(cx, buf, &session),
             // A body that was sent to the gateway itself: nobody reads on, and nobody is charged.
             None => Poll::Ready(Ok(())),
@@ -275,7 +275,7 @@ impl AsyncWrite for Guard {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.connection.register(cx.waker());
-        let Some(session) = this.connection.charged_for_writes().cloned() else {
+        let Some(session) = this.connection.charged_for_writes() else {
             let written = this.write_socket(cx, data);
             if let Poll::Ready(Ok(written)) = written {
                 this.connection.add_own(written);
@@ -355,7 +355,7 @@ async fn linger(mut stream: Stream, _connection: Arc<Connection>) {
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("address", &self.connection.address()).finish_non_exhaustive()
+        f.debug_struct("Guard").field("connection", &self.connection).finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The data plane of RUNIT: a Pingora proxy that checks token and address on every request and counts every byte.
 //!
 //! ```text
-//!   renter ── TCP ── Guard ── Pingora ──────────────────────── provider's tunnel
+//!   renter ── TCP ── TLS ── Guard ── Pingora ───────────────── provider's tunnel
 //!                     │         │ request_filter: admit, charge the head
 //!                     │         │ upstream_request_filter: our credential for theirs
 //!                     ▼         ▼
@@ -44,6 +44,8 @@ mod places;
 mod properties;
 mod proxy;
 mod quota;
+mod reception;
+mod redirect;
 mod request_policy;
 mod settlement;
 mod sites;
@@ -61,3 +63,4 @@ pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;
 pub use node::{Node, NodeError, server_conf};
 pub use outbound::{Outbound, SystemOutbound};
+pub use redirect::RedirectApp;

@@ -77,12 +77,6 @@ pub(crate) struct SessionPlace(Arc<LiveSession>);
 #[derive(Debug)]
 pub(crate) struct WebSocketPlace(Arc<LiveSession>);
 
-impl SessionPlace {
-    pub(crate) const fn session(&self) -> &Arc<LiveSession> {
-        &self.0
-    }
-}
-
 impl Drop for SessionPlace {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
@@ -182,6 +176,11 @@ impl LiveSession {
                 connection.cut(cut);
             }
         }
+    }
+
+    /// Forgets a connection that serves it no more.
+    pub(crate) fn detach(&self, connection: &Connection) {
+        self.connections().retain(|known| !std::ptr::eq(known.as_ptr(), connection));
     }
 
     /// Ends all its connections.

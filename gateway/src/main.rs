@@ -17,7 +17,7 @@ use pingora::services::listening::Service;
 use runit_config::{LiveSettings, NodeSettings};
 use runit_control::{Control, SystemClock};
 use runit_core::Clock;
-use runit_gateway::{Admin, Lifecycle, Node, server_conf};
+use runit_gateway::{Admin, Lifecycle, Node, RedirectApp, server_conf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -144,6 +144,12 @@ fn proxy_server(
     let mut admin = Service::new("admin".to_owned(), HttpServer::new_app(admin));
     admin.add_tcp(&available(gateway.admin_listen, "gateway.admin_listen", upgrade)?);
     admin.threads = Some(1);
+    if let Some(listen) = gateway.redirect_listen {
+        let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(&gateway.public_url));
+        redirect.add_tcp(&available(listen, "gateway.redirect_listen", upgrade)?);
+        redirect.threads = Some(1);
+        server.add_service(redirect);
+    }
     server.add_service(proxy);
     server.add_service(admin);
     Ok(server)

@@ -1,6 +1,9 @@
 //! Every metric of the data plane. Labels come from closed sets; none is an id, a token, an address or a path.
 
+use std::time::Duration;
+
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use runit_core::Timestamp;
 
 /// The data plane's metrics.
 #[derive(Debug)]
@@ -22,6 +25,9 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) websockets: IntGauge,
     pub(crate) sessions: IntGauge,
+    pub(crate) unwelcome: IntCounterVec,
+    certificates: IntCounterVec,
+    certificate_expiry: Gauge,
     reload_successful: IntGauge,
     reloaded_at: Gauge,
 }
@@ -95,6 +101,24 @@ impl Metrics {
             connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
             websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
+            unwelcome: counters(
+                "runit_gateway_handshakes_failed_total",
+                "Connections that were closed before their first request, by reason.",
+                "reason",
+            )?,
+            certificates: counters(
+                "runit_gateway_tls_certificate_changes_total",
+                "Changes of the certificate's files, by outcome.",
+                "outcome",
+            )?,
+            certificate_expiry: {
+                let expiry = Gauge::new(
+                    "runit_gateway_tls_certificate_expiry_timestamp_seconds",
+                    "When the certificate in use ends, as Unix time; 0 without TLS.",
+                )?;
+                registry.register(Box::new(expiry.clone()))?;
+                expiry
+            },
             reload_successful: {
                 let successful = gauge(
                     "runit_gateway_settings_reload_successful",
@@ -114,6 +138,16 @@ impl Metrics {
             },
             registry,
         })
+    }
+
+    /// Which certificate is in use.
+    pub(crate) fn note_certificate(&self, expires_at: Timestamp) {
+        self.certificate_expiry.set(Duration::from_millis(expires_at.unix_ms()).as_secs_f64());
+    }
+
+    /// The certificate's files have changed.
+    pub(crate) fn note_certificate_change(&self, replaced: bool) {
+        self.certificates.with_label_values(&[if replaced { "replaced" } else { "broken" }]).inc();
     }
 
     /// The settings were read again, or were broken.

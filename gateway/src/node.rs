@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::connectors::{ConnectorOptions, TransportConnector};
+use pingora::listeners::tls::Acceptor;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
+use runit_listener::{BadPair, Certificate, Look, server_config, watch};
 use runit_spent::{Estate, SpentFile};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -54,6 +56,9 @@ pub enum NodeError {
     /// Two metrics of the same name, which a test rules out.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
+    /// The listener's certificate cannot be used.
+    #[error("gateway.tls")]
+    Certificate(#[from] BadPair),
     /// No file for spent bytes.
     #[error("cannot make the file of spent bytes")]
     Spent(#[from] std::io::Error),
@@ -73,6 +78,7 @@ pub struct Node {
     gateway: Arc<Gateway>,
     settings: LiveSettings,
     outbound: Arc<dyn Outbound>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Node {
@@ -88,6 +94,10 @@ impl Node {
         let settings = settings.into();
         let at_start = settings.load();
         let metrics = Arc::new(Metrics::new()?);
+        let certificate = at_start.gateway.tls.as_ref().map(Certificate::open).transpose()?.map(Arc::new);
+        if let Some(certificate) = &certificate {
+            metrics.note_certificate(certificate.expires_at());
+        }
         let (refill_queue, refills) = mpsc::unbounded_channel();
         let node = NodeId::from_uuid(Uuid::new_v4());
         let estates = at_start.control.data_dir.join("spent");
@@ -124,6 +134,7 @@ impl Node {
             gateway: Arc::new(gateway),
             settings,
             outbound: Arc::new(SystemOutbound),
+            certificate,
         })
     }
 
@@ -153,6 +164,7 @@ impl Node {
             places: Places::new(files::most()),
             metrics: Arc::clone(&self.metrics),
             lifecycle,
+            tls: self.certificate.clone().map(server_config).map(Acceptor::from_server_config),
         }
     }
 
@@ -165,9 +177,10 @@ impl Node {
     /// Runs what runs beside the proxy: the directory, the leases, the events. When `stop` resolves, which must be after
     /// the last connection ended, it settles every lease and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { authority, directory, spent, metrics, leasing, refills, events, settings, .. } = self;
+        let Self { authority, directory, spent, metrics, leasing, refills, events, settings, certificate, .. } = self;
         let changes = authority.watch();
         let followed = Arc::clone(&directory);
+        let watching = certificate.map(|certificate| tokio::spawn(watch(certificate, report_to(Arc::clone(&metrics)))));
         let tasks = [
             tokio::spawn(async move { followed.follow(changes).await }),
             tokio::spawn(record(events, authority)),
@@ -181,12 +194,20 @@ impl Node {
             }),
         ];
         let settled = leasing.run(refills, stop).await;
-        for task in tasks {
+        for task in tasks.into_iter().chain(watching) {
             task.abort();
         }
         if settled && let Err(error) = spent.remove() {
             tracing::warn!(%error, "the file of spent bytes cannot be removed");
         }
+    }
+}
+
+/// Shows what became of the certificate's files.
+fn report_to(metrics: Arc<Metrics>) -> impl Fn(&Certificate, &Look) {
+    move |certificate, look| {
+        metrics.note_certificate(certificate.expires_at());
+        metrics.note_certificate_change(matches!(look, Look::Replaced));
     }
 }
 

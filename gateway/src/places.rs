@@ -6,7 +6,8 @@
 //! silent one that goes.
 //!
 //! Invariant: a place is given back exactly once, when its connection is dropped or has to give way. One lock holds all
-//! counters; it is taken when a connection comes, is admitted and goes, never for a request or a byte.
+//! counters; it is taken when a connection comes, is admitted and goes, for a request only behind a listed proxy, and never for
+//! a byte.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -216,9 +217,14 @@ impl Place {
         true
     }
 
-    /// What the network's requests have used of their rate.
-    pub(crate) fn requests(&self) -> &RateCell {
-        &self.requests
+    /// What a network's requests have used of their rate: the connection's own, or behind a proxy another for each request.
+    pub(crate) fn requests(&self, network: NetworkKey) -> Arc<RateCell> {
+        if network == self.seat.network {
+            return Arc::clone(&self.requests);
+        }
+        let mut table = self.places.table();
+        table.purge(self.places.epoch.elapsed());
+        Arc::clone(&table.networks.entry(network).or_default().requests)
     }
 
     /// The time that rates go by.
@@ -328,8 +334,8 @@ mod tests {
         let rate = runit_core::rate::Rate { per_second: 1, burst: 1 };
         let now = places.epoch.elapsed();
         let first = enter(&places, 1).expect("a place");
-        assert!(first.place().requests().admit(rate, now).is_ok());
+        assert!(first.place().requests(address(1).network()).admit(rate, now).is_ok());
         drop(first);
-        assert!(enter(&places, 1).expect("a place").place().requests().admit(rate, now).is_err());
+        assert!(enter(&places, 1).expect("a place").place().requests(address(1).network()).admit(rate, now).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -140,6 +140,9 @@ impl ProxyHttp for Proxy {
             answer.insert_header("RateLimit-Policy", quota.policy_field())?;
             answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
         }
+        if let Some(hsts) = self.gateway.hsts() {
+            answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         ctx.status = Some(answer.status);
         Ok(())
     }
@@ -162,6 +165,10 @@ impl ProxyHttp for Proxy {
             self.gateway.metrics.requests.with_label_values(&[class(status)]).inc();
         }
         if let Ok(connection) = connection(session) {
+            if connection.is_shared() && !session.as_downstream_mut().is_body_done() {
+                // What is left of the body would be read as the next renter's.
+                session.set_keepalive(None);
+            }
             connection.end_request();
         }
     }
@@ -214,7 +221,10 @@ impl Proxy {
                 connection.hand_over_to(tunnel.with_place(place));
                 Ok(())
             }
-            Ok(Handshake::Declined(provider, answer)) => {
+            Ok(Handshake::Declined(provider, mut answer)) => {
+                if let Some(hsts) = self.gateway.hsts() {
+                    answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+                }
                 drop(place);
                 self.gateway.metrics.requests.with_label_values(&[class(answer.status)]).inc();
                 // Small where it is honest: a page that says no.
@@ -232,7 +242,7 @@ impl Proxy {
         }
         // The answer fits into the socket's buffer, unless many before it were not read.
         session.set_write_timeout(Some(OWN_ANSWER));
-        answer.send(session).await
+        answer.send(session, self.gateway.hsts()).await
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod process;
+pub mod tls;
 pub mod upstream;
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use runit_config::NodeSettings;
 use runit_core::{AccessToken, Authority, Clock, SessionId};
 use runit_gateway::{Lifecycle, Metrics, Node, Outbound, server_conf};
 use std::os::fd::AsRawFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
@@ -130,19 +131,20 @@ fn as_pingora(socket: TcpStream, peer: SocketAddr) -> Stream {
 }
 
 /// A client that counts what passes on its socket.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     pub sent: u64,
     pub received: Vec<u8>,
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn send(&mut self, text: &str) {
         self.send_bytes(text.as_bytes()).await;
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the gateway takes it");
+        self.stream.flush().await.expect("the gateway takes it");
         self.sent += bytes.len() as u64;
     }
 

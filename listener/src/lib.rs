@@ -1,0 +1,9 @@
+//! What the listeners of both planes share: TLS whose certificate can change while connections are open, and the PROXY
+//! protocol's header before it.
+//!
+//! Knows no HTTP: whose request it is behind proxies that speak HTTP is `runit_core::client_address`'s to say.
+
+mod certificate;
+pub mod proxy_protocol;
+
+pub use certificate::{BadPair, Certificate, Look, server_config, watch};
