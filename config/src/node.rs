@@ -53,7 +53,7 @@ pub struct Gateway {
     /// Address and port where plain HTTP is answered with a redirect to `public_url`, and with nothing else.
     pub redirect_listen: Option<SocketAddr>,
     /// For how long browsers are told to use `https://` for the gateway's host only (RFC 6797), in seconds; 0 (not at all)
-    /// to 63,072,000. Said only where `public_url` is `https://`.
+    /// to 63,072,000. Said only where `public_url` is `https://`, by control too for its own.
     pub hsts_seconds: u64,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -305,12 +305,10 @@ impl NodeSettings {
         ];
         checks.distinct(&listeners.into_iter().chain(redirect).collect::<Vec<_>>());
         let (gateway, control) = (&self.gateway.public_url, &self.control.public_url);
-        let locks_out = self.gateway.hsts_seconds > 0
-            && gateway.scheme() == "https"
-            && control.scheme() == "http"
-            && gateway.host() == control.host();
-        let message =
-            "would make browsers refuse control.public_url, which has the same host: set 0, or use https there";
+        let locks_out =
+            self.gateway.hsts_seconds > 0 && gateway.scheme() != control.scheme() && gateway.host() == control.host();
+        let message = "would lock browsers out: gateway.public_url and control.public_url have one host, and only one of \
+                       them https://; set 0, or use it for both";
         checks.require("gateway.hsts_seconds", !locks_out, message);
     }
 }

@@ -247,8 +247,8 @@ fn keys_that_must_fit_together_are_checked_together() {
         ),
         (
             "[gateway]\npublic_url = \"https://127.0.0.1:8443\"",
-            "gateway.hsts_seconds (not set): would make browsers refuse control.public_url, which has the same host: \
-             set 0, or use https there",
+            "gateway.hsts_seconds (not set): would lock browsers out: gateway.public_url and control.public_url have one \
+             host, and only one of them https://; set 0, or use it for both",
         ),
     ] {
         assert_eq!(complaints(node(text, &[])), [complaint]);

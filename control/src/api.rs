@@ -102,6 +102,7 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
     }
     router
         .layer(from_fn(answer::add_headers))
+        .layer(from_fn_with_state(control.settings.clone(), answer::add_hsts))
         .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
         .with_state(Api { control, live, large_bodies: Arc::new(Semaphore::new(request::LARGE_BODIES)) })
 }

@@ -15,8 +15,10 @@ use runit_core::store::{ChangeError, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::{SessionId, Timestamp};
+use runit_listener::{BadPair, Certificate, Look, server_config};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
@@ -26,7 +28,7 @@ use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
 use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
-use crate::server;
+use crate::server::{self, Service};
 use crate::sessions::Sessions;
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::trail::Trail;
@@ -41,6 +43,8 @@ pub struct Control {
     pub(crate) trail: Arc<Trail>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: LiveSettings,
+    /// None: the listener speaks plain HTTP.
+    certificate: Option<Arc<Certificate>>,
     pub(crate) authority: Arc<LocalAuthority>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) reports: Arc<Reports>,
@@ -62,6 +66,9 @@ pub enum StartError {
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The listener's certificate cannot be used.
+    #[error("control.tls")]
+    Certificate(#[from] BadPair),
     /// The metrics contradict each other.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -94,6 +101,7 @@ impl Control {
     ) -> Result<Self, StartError> {
         let settings = settings.into();
         let metrics = Arc::new(Metrics::new()?);
+        let certificate = settings.load().control.tls.as_ref().map(Certificate::open).transpose()?.map(Arc::new);
         let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: Arc::clone(&metrics) });
         let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&metrics)));
         let started_at = clock.now();
@@ -104,7 +112,8 @@ impl Control {
             settings: settings.clone(),
         });
         let (heartbeats, reports) = (Arc::default(), Arc::default());
-        let control = Self { sessions, trail, metrics, settings, authority, heartbeats, reports, started_at };
+        let control =
+            Self { sessions, trail, metrics, settings, certificate, authority, heartbeats, reports, started_at };
         control.load().await?;
         Ok(control)
     }
@@ -136,7 +145,12 @@ impl Control {
         async move {
             let (stopping, stop) = watch::channel(false);
             let live = LiveList::new(&control, stop.clone());
-            let router = api::router(control.clone(), Arc::clone(&live));
+            let service = Service {
+                router: api::router(control.clone(), Arc::clone(&live)),
+                tls: control.certificate.clone().map(server_config).map(TlsAcceptor::from),
+                settings: control.settings.clone(),
+            };
+            let watching = control.clone().watch_certificate(stop.clone());
             let following = live.follow(control.clone());
             let sweeping = control.keep_sweeping(stop.clone());
             let stopped = async move {
@@ -144,8 +158,23 @@ impl Control {
                 // Everything that serves holds a receiver until it has ended.
                 let _ = stopping.send(true);
             };
-            let (served, ..) = tokio::join!(server::serve(listener, router, stop), following, sweeping, stopped);
+            let (served, ..) =
+                tokio::join!(server::serve(listener, service, stop), following, sweeping, watching, stopped);
             served
+        }
+    }
+
+    /// Takes over another certificate when its files change, and shows when it ends.
+    async fn watch_certificate(self, mut stop: watch::Receiver<bool>) {
+        let Some(certificate) = self.certificate else { return };
+        self.metrics.certificate(certificate.expires_at());
+        let watching = runit_listener::watch(certificate, |certificate, look| {
+            self.metrics.certificate(certificate.expires_at());
+            self.metrics.certificate_change(matches!(look, Look::Replaced));
+        });
+        tokio::select! {
+            () = watching => {}
+            _ = stop.wait_for(|&stopped| stopped) => {}
         }
     }
 

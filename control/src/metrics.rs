@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use runit_core::Timestamp;
 use runit_core::event::EventKind;
 use runit_core::session::SessionStatus;
 
@@ -21,6 +22,8 @@ pub(crate) struct Metrics {
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
     forfeited: IntCounter,
+    certificates: IntCounterVec,
+    certificate_expiry: Gauge,
 }
 
 impl Metrics {
@@ -53,7 +56,18 @@ impl Metrics {
                 "runit_quota_forfeited_bytes_total",
                 "Leased bytes charged without knowing that they moved: of nodes that died",
             )?,
+            certificates: counter(
+                "runit_control_tls_certificate_changes_total",
+                "Changes of the certificate's files, by outcome",
+                &["outcome"],
+            )?,
+            certificate_expiry: Gauge::new(
+                "runit_control_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends, as Unix time; 0 without TLS",
+            )?,
         };
+        metrics.registry.register(Box::new(metrics.certificates.clone()))?;
+        metrics.registry.register(Box::new(metrics.certificate_expiry.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.problems.clone()))?;
         metrics.registry.register(Box::new(metrics.rate_limited.clone()))?;
@@ -93,6 +107,16 @@ impl Metrics {
     /// One security event.
     pub(crate) fn event(&self, kind: EventKind) {
         self.events.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// Which certificate is in use.
+    pub(crate) fn certificate(&self, expires_at: Timestamp) {
+        self.certificate_expiry.set(Duration::from_millis(expires_at.unix_ms()).as_secs_f64());
+    }
+
+    /// The certificate's files have changed.
+    pub(crate) fn certificate_change(&self, replaced: bool) {
+        self.certificates.with_label_values(&[if replaced { "replaced" } else { "broken" }]).inc();
     }
 
     /// One answer of the store.

@@ -1,4 +1,4 @@
-//! The listener: accepts, gives each request its peer, and closes in an orderly way.
+//! The listener: accepts, shakes hands where it speaks TLS, gives each request its peer, and closes in an orderly way.
 //!
 //! Not `axum::serve`, because that has no deadline for a request's head: a few thousand silent connections would be
 //! enough to keep everybody else out.
@@ -9,15 +9,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use runit_config::LiveSettings;
 use runit_core::RenterAddress;
+use runit_core::client_address::client_address;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tower::Service;
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
 
 use crate::api::Peer;
 use crate::occupancy::{Occupancy, Place};
@@ -29,13 +34,24 @@ const CONNECTIONS_PER_NETWORK: usize = 1_024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Longest head.
 const HEAD_BYTES: usize = 32 * 1024;
+/// For a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// For requests that are under way when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What connections are served with.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) router: Router,
+    /// None: plain HTTP.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) settings: LiveSettings,
+}
+
 /// Serves until `stop` turns true.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, service: Service, mut stop: watch::Receiver<bool>) -> io::Result<()> {
     let places = Occupancy::new(CONNECTIONS, CONNECTIONS_PER_NETWORK);
     let mut connections = JoinSet::new();
     loop {
@@ -45,9 +61,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
         };
         match accepted {
             Ok((stream, peer)) => {
-                let peer = Peer(RenterAddress::new(peer.ip()));
-                if let Some(place) = places.enter(peer.0.network()) {
-                    connections.spawn(converse(stream, peer, place, router.clone(), stop.clone()));
+                let peer = RenterAddress::new(peer.ip());
+                if let Some(place) = places.enter(peer.network()) {
+                    connections.spawn(receive(stream, peer, place, service.clone(), stop.clone()));
                 }
             }
             // Gone before it was accepted.
@@ -64,11 +80,38 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
     Ok(())
 }
 
-async fn converse(stream: TcpStream, peer: Peer, place: Place, router: Router, mut stop: watch::Receiver<bool>) {
+/// Speaks HTTP with a connection, inside TLS where there is TLS.
+async fn receive(
+    stream: TcpStream,
+    peer: RenterAddress,
+    place: Place,
+    service: Service,
+    mut stop: watch::Receiver<bool>,
+) {
     // Answers are small; a connection that does not take the option works all the same.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = service.tls.clone() else { return converse(stream, peer, place, service, stop).await };
+    let received = tokio::select! {
+        received = tokio::time::timeout(HANDSHAKE, tls.accept(stream)) => received,
+        _ = stop.wait_for(|&stopped| stopped) => return,
+    };
+    if let Ok(Ok(stream)) = received {
+        converse(stream, peer, place, service, stop).await;
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: RenterAddress,
+    place: Place,
+    service: Service,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Service { router, settings, .. } = service;
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(peer);
+        let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let client = client_address(peer, lines, &settings.load().control.trusted_proxies);
+        request.extensions_mut().insert(Peer(client));
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
     });

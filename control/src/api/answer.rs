@@ -6,6 +6,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use runit_config::LiveSettings;
 
 use super::problem::ProblemCode;
 use crate::metrics::Metrics;
@@ -23,6 +24,18 @@ pub(super) async fn add_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in DEFAULTS {
         response.headers_mut().entry(name).or_insert(value);
+    }
+    response
+}
+
+/// What browsers are told of `https://` (RFC 6797), where it is how they come here.
+pub(super) async fn add_hsts(State(settings): State<LiveSettings>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let settings = settings.load();
+    let seconds = settings.gateway.hsts_seconds;
+    if settings.control.public_url.scheme() == "https" && seconds > 0 {
+        let hsts = HeaderValue::try_from(format!("max-age={seconds}")).expect("digits");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
     }
     response
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::Api;
 use super::problem::Problem;
-use super::request::Peer;
+use super::request::Sender;
 use crate::control::Control;
 use crate::occupancy::{Occupancy, Place};
 
@@ -86,7 +86,7 @@ impl LiveList {
     }
 }
 
-pub(super) async fn events(State(api): State<Api>, Peer(from): Peer) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn events(State(api): State<Api>, Sender(from): Sender) -> Result<impl IntoResponse, Problem> {
     let place = api.live.enter(from)?;
     let mut json = api.live.json.subscribe();
     json.mark_changed(); // the list as it is now comes first

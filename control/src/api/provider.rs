@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::Problem;
-use super::request::{Bearer, Payload, Peer};
+use super::request::{Bearer, Payload, Sender};
 use crate::registration::{NewSession, NewTunnel};
 use crate::sessions::detached;
 
@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn register(
     State(api): State<Api>,
-    Peer(from): Peer,
+    Sender(from): Sender,
     Bearer(secret): Bearer,
     body: Result<Payload<NewSession>, Problem>,
 ) -> Result<Json<Value>, Problem> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::Problem;
-use super::request::{Bearer, OptionalPayload, Peer};
+use super::request::{Bearer, OptionalPayload, Sender};
 use crate::rental::{Granted, Listed};
 use crate::sessions::detached;
 
@@ -57,27 +57,27 @@ pub(super) async fn access_bearer(State(api): State<Api>, bearer: Bearer) -> Res
     redirect(&api, bearer.access_token().ok())
 }
 
-pub(super) async fn heartbeat(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+pub(super) async fn heartbeat(State(api): State<Api>, Sender(from): Sender, Path(token): Path<String>) -> Answer {
     present(api, parse(&token)?, from).await
 }
 
-pub(super) async fn heartbeat_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+pub(super) async fn heartbeat_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
     present(api, bearer.access_token()?, from).await
 }
 
-pub(super) async fn release(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+pub(super) async fn release(State(api): State<Api>, Sender(from): Sender, Path(token): Path<String>) -> Answer {
     give_back(api, parse(&token)?, from).await
 }
 
-pub(super) async fn release_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+pub(super) async fn release_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
     give_back(api, bearer.access_token()?, from).await
 }
 
-pub(super) async fn usage(State(api): State<Api>, Peer(from): Peer, Path(token): Path<String>) -> Answer {
+pub(super) async fn usage(State(api): State<Api>, Sender(from): Sender, Path(token): Path<String>) -> Answer {
     standing(api, parse(&token)?, from).await
 }
 
-pub(super) async fn usage_bearer(State(api): State<Api>, Peer(from): Peer, bearer: Bearer) -> Answer {
+pub(super) async fn usage_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
     standing(api, bearer.access_token()?, from).await
 }
 

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use runit_core::client_address::MalformedForwarding;
 use runit_core::{AccessToken, RenterAddress, Secret};
 use serde::de::DeserializeOwned;
 
@@ -30,9 +31,13 @@ pub(super) struct OptionalPayload<T>(pub(super) T);
 /// `Authorization: Bearer`, if there is one (RFC 6750, section 2.1).
 pub(super) struct Bearer(pub(super) Option<Secret>);
 
-/// Where the connection comes from.
+/// Who sent the request.
 #[derive(Clone, Copy)]
-pub(crate) struct Peer(pub(crate) RenterAddress);
+pub(super) struct Sender(pub(super) RenterAddress);
+
+/// The same as the listener has it: a listed proxy may have sent something that is no address.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Result<RenterAddress, MalformedForwarding>);
 
 impl<T: DeserializeOwned> FromRequest<Api> for Payload<T> {
     type Rejection = Problem;
@@ -78,11 +83,12 @@ impl Bearer {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Peer {
+impl<S: Send + Sync> FromRequestParts<S> for Sender {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get::<Self>().copied().ok_or(Problem::Unavailable)
+        let Peer(sender) = parts.extensions.get::<Peer>().copied().ok_or(Problem::Unavailable)?;
+        sender.map(Self).map_err(|malformed| Problem::InvalidPayload(malformed.to_string()))
     }
 }
 

@@ -15,7 +15,7 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::limit::{Limit, SlidingLog, Verdict};
 
 use super::problem::Problem;
-use super::request::Peer;
+use super::request::Sender;
 use crate::control::Control;
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -62,7 +62,7 @@ impl Throttles {
 }
 
 /// Lets a request pass if all of the route's limits do.
-pub(super) async fn pass(State(throttles): State<Throttles>, peer: Peer, request: Request, next: Next) -> Response {
+pub(super) async fn pass(State(throttles): State<Throttles>, peer: Sender, request: Request, next: Next) -> Response {
     let verdicts = throttles.admit(peer.0.network());
     let refused = verdicts.iter().find(|(_, verdict)| !verdict.admitted);
     let mut response = match refused {

@@ -18,7 +18,7 @@ use super::Api;
 use super::live::KEEP_ALIVE;
 use super::problem::Problem;
 use super::renter::{parse, usage_of};
-use super::request::Peer;
+use super::request::Sender;
 use crate::occupancy::Place;
 
 /// How often a stream looks at the ledger; nodes report to it about twice a second.
@@ -36,7 +36,7 @@ struct Watcher {
 
 pub(super) async fn events(
     State(api): State<Api>,
-    Peer(from): Peer,
+    Sender(from): Sender,
     Path(token): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let token = parse(&token)?;

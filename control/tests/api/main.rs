@@ -4,6 +4,7 @@
 mod app;
 mod authority;
 mod limits;
+mod listener;
 mod pages;
 mod providers;
 mod renters;
