@@ -118,6 +118,11 @@ impl Control {
         Ok(control)
     }
 
+    /// The listener's certificate, where it has one.
+    pub fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.certificate.clone()
+    }
+
     /// Which servers may be registered now.
     pub(crate) fn upstream_policy(&self) -> UpstreamPolicy {
         let settings = self.settings.load();

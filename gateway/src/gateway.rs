@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 use runit_config::LiveSettings;
 use runit_core::authority::ClaimError;

@@ -56,9 +56,11 @@ impl Lifecycle {
         self.reach(|phase| phase == Phase::Ending).await;
     }
 
-    /// Resolves when the process may end: its connections have, or had their time.
-    pub async fn ended(&self, metrics: &Metrics, settings: &LiveSettings) {
+    /// Resolves when the process may end: its connections have, or had their time. Answers whether a successor has its
+    /// sockets.
+    pub async fn ended(&self, metrics: &Metrics, settings: &LiveSettings) -> bool {
         self.retired().await;
+        let handed_over = *self.phase.borrow() == Phase::Draining;
         let drain = Duration::from_secs(settings.load().gateway.drain_seconds);
         let drained = async {
             tokio::time::sleep(OVERLAP).await;
@@ -72,6 +74,7 @@ impl Lifecycle {
         if tokio::time::timeout(LAST_WORDS, idle(metrics)).await.is_err() {
             tracing::warn!(connections = metrics.connections.get(), "connections are ended by force");
         }
+        handed_over
     }
 
     async fn reach(&self, wanted: impl Fn(Phase) -> bool) {

@@ -64,7 +64,13 @@ fn main() -> Result<()> {
     let api = runtime.block_on(listen(settings.control.listen, arguments.upgrade))?;
     runtime.block_on(node.settle_killed());
     let metrics = node.metrics();
-    let reloader = Reloader { file: arguments.config, settings: live.clone(), filter, metrics: Arc::clone(&metrics) };
+    let reloader = Reloader {
+        file: arguments.config,
+        settings: live.clone(),
+        filter,
+        metrics: Arc::clone(&metrics),
+        certificates: node.certificate().into_iter().chain(control.certificate()).collect(),
+    };
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     runtime.spawn(reloader.run(hangups));
     process.claim()?;
@@ -80,12 +86,14 @@ fn main() -> Result<()> {
     let signals = Box::new(lifecycle.clone());
     // It only returns long after the end that `lifecycle` times.
     std::thread::spawn(move || server.run(RunArgs { shutdown_signal: signals }));
-    runtime.block_on(lifecycle.ended(&metrics, &live));
+    let handed_over = runtime.block_on(lifecycle.ended(&metrics, &live));
     ended.notify_one();
     runtime.block_on(settling)?;
     settled.notify_one();
     runtime.block_on(serving)??;
-    process.release();
+    if !handed_over {
+        process.release();
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -10,7 +10,7 @@ use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
-use runit_listener::{BadPair, Certificate, Look, server_config, watch};
+use runit_listener::{BadPair, Certificate, Look, server_config};
 use runit_spent::{Estate, SpentFile};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -149,6 +149,11 @@ impl Node {
         Arc::clone(&self.metrics)
     }
 
+    /// The listener's certificate, where it has one.
+    pub fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.certificate.clone()
+    }
+
     /// The server app for Pingora.
     pub fn app(&self, conf: &Arc<ServerConf>, lifecycle: Lifecycle) -> GatewayApp {
         let proxy = Proxy {
@@ -180,7 +185,8 @@ impl Node {
         let Self { authority, directory, spent, metrics, leasing, refills, events, settings, certificate, .. } = self;
         let changes = authority.watch();
         let followed = Arc::clone(&directory);
-        let watching = certificate.map(|certificate| tokio::spawn(watch(certificate, report_to(Arc::clone(&metrics)))));
+        let watching = certificate
+            .map(|certificate| tokio::spawn(runit_listener::watch(certificate, report_to(Arc::clone(&metrics)))));
         let tasks = [
             tokio::spawn(async move { followed.follow(changes).await }),
             tokio::spawn(record(events, authority)),

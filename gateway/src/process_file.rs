@@ -34,7 +34,7 @@ impl ProcessFile {
             .with_context(|| format!("cannot write {}", self.0.display()))
     }
 
-    /// This process serves no more; a successor's claim stays.
+    /// This process serves no more. Not to be called when a successor may be claiming the file just now.
     pub(crate) fn release(&self) {
         let ours = fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());
         if let Err(error) = if ours { fs::remove_file(&self.0) } else { Ok(()) }

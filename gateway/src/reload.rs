@@ -1,10 +1,11 @@
-//! `SIGHUP`: settings are read again, and hold from the next request or connection on. None is dropped for it.
+//! `SIGHUP`: settings and certificates are read again, and hold from the next request or connection on. None is dropped for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use runit_config::{LiveSettings, Reload};
 use runit_gateway::Metrics;
+use runit_listener::Certificate;
 use tokio::signal::unix::Signal;
 
 use crate::log::{self, LogFilter};
@@ -16,12 +17,15 @@ pub(crate) struct Reloader {
     pub(crate) settings: LiveSettings,
     pub(crate) filter: LogFilter,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of both planes' listeners.
+    pub(crate) certificates: Vec<Arc<Certificate>>,
 }
 
 impl Reloader {
     /// Runs for as long as the process does.
     pub(crate) async fn run(self, mut hangups: Signal) {
         while hangups.recv().await.is_some() {
+            self.certificates.iter().for_each(|certificate| certificate.look_soon());
             match self.reload() {
                 Ok(Reload { changed, kept }) => {
                     self.metrics.note_reload(true);

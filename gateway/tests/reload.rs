@@ -4,18 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use support::process::Installation;
-use support::{TestUpstream, WEBSOCKET, bearer, eventually};
-
-fn edit(house: &Installation, from: &str, to: &str) {
-    let file = house.path().join("runit.toml");
-    let settings = std::fs::read_to_string(&file).expect("written");
-    assert!(settings.contains(from), "{settings}");
-    std::fs::write(file, settings.replace(from, to)).expect("written");
-}
-
-async fn logged(house: &Installation, text: &str) {
-    eventually(text, || if house.log().contains(text) { Ok(()) } else { Err(house.log()) }).await;
-}
+use support::{TestUpstream, WEBSOCKET, bearer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloadable_settings_hold_at_once_and_others_are_named_and_stay() {
@@ -36,11 +25,11 @@ async fn reloadable_settings_hold_at_once_and_others_are_named_and_stay() {
     };
     assert_eq!(elsewhere().await, 403);
 
-    edit(&house, "mode = \"exact\"", "mode = \"prefix\"");
-    edit(&house, "[gateway]\n", "[gateway]\nthreads = 1\n");
-    edit(&house, "filter = \"info\"", "filter = \"debug\"");
+    house.edit("mode = \"exact\"", "mode = \"prefix\"");
+    house.edit("[gateway]\n", "[gateway]\nthreads = 1\n");
+    house.edit("filter = \"info\"", "filter = \"debug\"");
     process.signal(Signal::HUP);
-    logged(&house, "settings reloaded").await;
+    house.logged("settings reloaded", 1).await;
 
     assert_eq!(elsewhere().await, 200, "127.0.0.2 is in 127.0.0.0/24");
     let log = house.log();
@@ -57,16 +46,16 @@ async fn broken_settings_change_nothing_and_are_logged() {
     let process = house.start().await;
     let loaded = house.metric("runit_gateway_settings_loaded_timestamp_seconds").await;
 
-    edit(&house, "mode = \"exact\"", "mode = \"prefix\"\nno_such_key = 1");
+    house.edit("mode = \"exact\"", "mode = \"prefix\"\nno_such_key = 1");
     process.signal(Signal::HUP);
-    logged(&house, "settings not reloaded").await;
+    house.logged("settings not reloaded", 1).await;
 
     assert!(house.log().contains("lock.no_such_key"), "{}", house.log());
     assert_eq!(house.metric("runit_gateway_settings_reload_successful").await, 0.0);
     assert_eq!(house.metric("runit_gateway_settings_loaded_timestamp_seconds").await, loaded);
 
-    edit(&house, "\nno_such_key = 1", "");
+    house.edit("\nno_such_key = 1", "");
     process.signal(Signal::HUP);
-    logged(&house, "settings reloaded changed={\"lock.mode\"}").await;
+    house.logged("settings reloaded changed={\"lock.mode\"}", 1).await;
     assert_eq!(house.metric("runit_gateway_settings_reload_successful").await, 1.0);
 }

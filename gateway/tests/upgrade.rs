@@ -4,6 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use support::process::{Installation, Rented};
+use support::tls::Issuer;
 use support::{Client, TestUpstream, WEBSOCKET, bearer};
 
 const FRAME: [u8; 6] = [0x81, 4, b'e', b'c', b'h', b'o'];
@@ -70,6 +71,46 @@ async fn a_successor_takes_over_and_no_websocket_notices() {
         assert!(client.received.ends_with(&[0x88, 2, 0x0f, 0xa1]), "the old process heard of the release: 4001");
     }
     assert!(old.ended().await.success(), "{}", house.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_takes_over_tls_and_the_redirect_too() {
+    let issuer = Issuer::new();
+    let redirect = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let house = Installation::over_tls(&issuer, &format!("redirect_listen = \"{redirect}\"\n"), "");
+    let upstream = TestUpstream::start().await;
+    let mut old = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let handshake = format!("GET /s/{}/ws HTTP/1.1\r\nHost: g\r\n{}{WEBSOCKET}\r\n", rented.id, bearer(&rented.token));
+    let open = async || {
+        let mut client = issuer.connect(house.gateway).await;
+        client.send(&handshake).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}\n{}", house.log());
+        client
+    };
+    let redirected = async || {
+        let mut stream = tokio::net::TcpStream::connect(redirect).await.expect("listens");
+        let head = b"GET /s/x?a=1&token=secret HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head).await.expect("taken");
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
+        assert!(answer.contains(&format!("\r\nLocation: https://{}/s/x?a=1\r\n", house.gateway)), "{answer}");
+    };
+    let mut before = open().await;
+    redirected().await;
+    let _new = house.start_with(&["--upgrade"]).await;
+    redirected().await;
+    let mut after = open().await;
+    for client in [&mut before, &mut after] {
+        client.send_bytes(&FRAME).await;
+        client.receive(FRAME.len()).await;
+    }
+    drop((before, after));
+    assert!(old.ended().await.success(), "{}", house.log());
+    redirected().await;
+    open().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

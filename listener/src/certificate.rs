@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use runit_config::Tls;
 use runit_core::Timestamp;
+use tokio::sync::Notify;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -67,6 +68,7 @@ pub struct Certificate {
     current: ArcSwap<Pair>,
     seen: Mutex<Seen>,
     hasher: RandomState,
+    asked: Notify,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,13 @@ impl Certificate {
         let hasher = RandomState::new();
         let seen = Seen { hash: Some(hasher.hash_one((&chain, &key))), judged: true };
         let pair = pair(files, &chain, &key)?;
-        Ok(Self { files: files.clone(), current: ArcSwap::from_pointee(pair), seen: Mutex::new(seen), hasher })
+        Ok(Self {
+            files: files.clone(),
+            current: ArcSwap::from_pointee(pair),
+            seen: Mutex::new(seen),
+            hasher,
+            asked: Notify::new(),
+        })
     }
 
     /// Looks whether the files have changed, and takes them over if they fit together.
@@ -116,6 +124,11 @@ impl Certificate {
         }
     }
 
+    /// Has whoever watches the files look at once.
+    pub fn look_soon(&self) {
+        self.asked.notify_one();
+    }
+
     /// When the certificate in use ends.
     pub fn expires_at(&self) -> Timestamp {
         self.current.load().expires_at
@@ -128,12 +141,15 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// Looks at the files every two seconds, for as long as somebody polls it, and tells `report` of each look that found
+/// Looks at the files every two seconds and whenever it is asked to, for as long as somebody polls it, and tells `report` of each look that found
 /// something.
 pub async fn watch(certificate: Arc<Certificate>, report: impl Fn(&Certificate, &Look)) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = certificate.asked.notified() => {}
+        }
         let looking = Arc::clone(&certificate);
         // The disk may be slow, or a network's.
         let Ok(look) = tokio::task::spawn_blocking(move || looking.look()).await else { continue };

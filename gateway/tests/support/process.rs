@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Client, PATIENCE};
+use super::tls::Issuer;
+use super::{Client, PATIENCE, eventually};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_runit-gateway");
 
@@ -50,6 +51,46 @@ impl Installation {
         );
         std::fs::write(directory.path().join("runit.toml"), settings).expect("written");
         Self { directory, gateway, control, admin }
+    }
+
+    /// The same with TLS at the gateway; control, on the same host, stays plain.
+    pub fn over_tls(issuer: &Issuer, gateway_more: &str, more: &str) -> Self {
+        let house = Self::with(&format!("{}hsts_seconds = 0\n{gateway_more}", issuer.setting()), more);
+        house.edit(
+            &format!("public_url = \"http://{}", house.gateway),
+            &format!("public_url = \"https://{}", house.gateway),
+        );
+        house
+    }
+
+    /// Changes the settings file, for the next reload or start.
+    pub fn edit(&self, from: &str, to: &str) {
+        let file = self.path().join("runit.toml");
+        let settings = std::fs::read_to_string(&file).expect("written");
+        assert!(settings.contains(from), "{settings}");
+        std::fs::write(file, settings.replace(from, to)).expect("written");
+    }
+
+    /// Waits until the log says it so often.
+    pub async fn logged(&self, text: &str, times: usize) {
+        eventually(text, || {
+            let log = self.log();
+            if log.matches(text).count() >= times { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+
+    /// Waits until a metric has that value.
+    pub async fn until(&self, name: &str, value: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.metric(name).await;
+            if seen == value {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name}: {seen} in place of {value}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub fn path(&self) -> &Path {
