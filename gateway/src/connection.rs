@@ -307,12 +307,15 @@ impl Connection {
     pub(crate) fn look(&self, now: Duration, patience: &Patience) -> Option<Cut> {
         let waits = self.holdups.waits(!self.is_reading_head());
         let mut moved = self.moved();
+        let mut pace = locked(&self.pace);
         if waits == WaitsFor::Reader {
             moved.bytes_out = self.holdups.acknowledged.load(Ordering::Relaxed);
+        }
+        if pace.wants_measure(waits, now, patience) {
             self.holdups.measure.store(true, Ordering::Relaxed);
             self.wake();
         }
-        locked(&self.pace).look(waits, moved, now, patience)
+        pace.look(waits, moved, now, patience)
     }
 
     /// An upgrade was agreed: when Pingora lets go of its stream, the socket is the tunnel's.

@@ -73,6 +73,9 @@ impl Holdups {
     }
 }
 
+/// So long before it is judged, a reader is measured: two looks.
+const AHEAD: Duration = Duration::from_secs(2);
+
 /// How long each may last.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -113,15 +116,25 @@ pub(crate) struct Pace {
     waits: WaitsFor,
     since: Duration,
     then: Moved,
+    /// Whether `then` was measured after the wait began.
+    is_measured: bool,
 }
 
 impl Pace {
+    /// Whether the next look needs to know what the renter's kernel has taken by now. Not each does: to find out wakes the
+    /// connection, and of those that wait there may be thousands.
+    pub(crate) fn wants_measure(&self, waits: WaitsFor, now: Duration, patience: &Patience) -> bool {
+        let judged_soon = now.saturating_sub(self.since) + AHEAD >= patience.slow;
+        waits == WaitsFor::Reader && (waits != self.waits || !self.is_measured || judged_soon)
+    }
+
     /// Looks at the connection at `now`; answers whether it has to end.
     pub(crate) fn look(&mut self, waits: WaitsFor, moved: Moved, now: Duration, patience: &Patience) -> Option<Cut> {
         let waited = now.saturating_sub(self.since);
         let (goes_on, cut) = match waits {
             _ if waits != self.waits => (true, Cut::SlowRenter),
             WaitsFor::Nothing => (true, Cut::SlowRenter),
+            WaitsFor::Reader if !self.is_measured => (true, Cut::SlowRenter),
             WaitsFor::Reader | WaitsFor::Sender if waited < patience.slow => return None,
             WaitsFor::Reader => (patience.is_enough(moved.bytes_out - self.then.bytes_out, waited), Cut::SlowRenter),
             WaitsFor::Sender => (patience.is_enough(moved.bytes_in - self.then.bytes_in, waited), Cut::SlowRenter),
@@ -130,7 +143,7 @@ impl Pace {
             WaitsFor::Provider if waited < patience.silence => return None,
             WaitsFor::Answer | WaitsFor::Provider => (false, Cut::SlowProvider),
         };
-        *self = Self { waits, since: now, then: moved };
+        *self = Self { waits, since: now, then: moved, is_measured: waits == self.waits };
         (!goes_on).then_some(cut)
     }
 }
@@ -161,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_reader_below_the_rate_is_cut_after_a_window_and_one_at_the_rate_never() {
-        assert_eq!(watch(100, |_| (WaitsFor::Reader, out(0))), Some((10, Cut::SlowRenter)));
-        assert_eq!(watch(100, |s| (WaitsFor::Reader, out(99 * s))), Some((10, Cut::SlowRenter)));
+        assert_eq!(watch(100, |_| (WaitsFor::Reader, out(0))), Some((11, Cut::SlowRenter)));
+        assert_eq!(watch(100, |s| (WaitsFor::Reader, out(99 * s))), Some((11, Cut::SlowRenter)));
         assert_eq!(watch(1_000, |s| (WaitsFor::Reader, out(100 * s))), None);
         assert_eq!(
             watch(100, |s| (WaitsFor::Reader, out(s.min(30) * 1_000))),
-            Some((40, Cut::SlowRenter)),
+            Some((41, Cut::SlowRenter)),
             "stops at 30"
         );
     }
@@ -175,7 +188,7 @@ mod tests {
     fn a_sender_is_measured_by_what_he_sends_and_a_reader_by_what_he_takes() {
         let sends = |second: u64| Moved { bytes_in: 1_000 * second, bytes_out: 0 };
         assert_eq!(watch(100, |s| (WaitsFor::Sender, sends(s))), None);
-        assert_eq!(watch(100, |s| (WaitsFor::Reader, sends(s))), Some((10, Cut::SlowRenter)));
+        assert_eq!(watch(100, |s| (WaitsFor::Reader, sends(s))), Some((11, Cut::SlowRenter)));
         assert_eq!(watch(100, |s| (WaitsFor::Sender, out(1_000 * s))), Some((10, Cut::SlowRenter)));
     }
 
@@ -196,6 +209,21 @@ mod tests {
         assert_eq!(watch(1_000, |s| (WaitsFor::Provider, out(s / 19))), None, "a byte now and then");
         let uploads = |second: u64| Moved { bytes_in: second, bytes_out: 0 };
         assert_eq!(watch(1_000, |s| (WaitsFor::Answer, uploads(s))), None, "it still takes the request");
+    }
+
+    #[test]
+    fn a_reader_is_measured_when_he_begins_to_wait_and_when_he_is_judged() {
+        let mut pace = Pace::default();
+        let measured: Vec<_> = (0..12)
+            .filter(|&second| {
+                let now = Duration::from_secs(second);
+                let wanted = pace.wants_measure(WaitsFor::Reader, now, &PATIENCE);
+                pace.look(WaitsFor::Reader, out(1_000 * second), now, &PATIENCE);
+                wanted
+            })
+            .collect();
+        assert_eq!(measured, [0, 1, 9, 10, 11]);
+        assert!(!pace.wants_measure(WaitsFor::Sender, Duration::ZERO, &PATIENCE));
     }
 
     #[test]
