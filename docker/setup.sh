@@ -4,8 +4,8 @@
 #   setup.sh                  engine, then base
 #   setup.sh engine           a Docker engine that answers, and nft, by which the agent restricts a container's traffic
 #   setup.sh base             the image runit-base:bookworm, which the images in this folder are built on
-#   setup.sh test [VENV]      engine, base, Chromium, git, nginx, Node, valgrind, and a Python environment with the clients
-#                             that `make test` uses (VENV: target/test-venv under the repository, unless given)
+#   setup.sh test [VENV]      engine, base, Chromium, git, nginx, Node, valgrind, slowhttptest, and a Python environment with
+#                             the clients that `make test` uses (VENV: target/test-venv under the repository, unless given)
 #
 # Written for Debian 12 as root. Elsewhere it uses what is there already, and where a part is missing it says which
 # one, installs nothing, and ends with a status other than 0.
@@ -180,6 +180,7 @@ set_up_test_tools() {
     local venv=$1
     local packages=()
     have git || packages+=(git)
+    have slowhttptest || packages+=(slowhttptest)
     have ip || packages+=(iproute2)
     have chromium || packages+=(chromium)
     # Servers that the gateway's corpus is read by. Debian puts nginx where only root's PATH may look.
