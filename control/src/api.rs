@@ -79,6 +79,8 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .route("/renter/usage", get(renter::usage_bearer))
         .route("/renter/usage/{token}", get(renter::usage))
         .route("/renter/usage/{token}/events", get(usage_stream::events))
+        .route("/renter/statement", get(renter::statement_bearer))
+        .route("/renter/statement/{token}", get(renter::statement))
         .route("/renter/plain", post(plain::connect))
         .route_layer(limited(&[&general]));
     // Static answers cost nothing and change nothing: not limited, so that a limited renter still sees the page say so.

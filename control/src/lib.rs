@@ -18,11 +18,13 @@
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
 //! | [`anchors`] | whether the audit trail is what it was |
+//! | [`billing`] | usage records as text |
 //! | `trail`, `metrics`, `metered_store` | what operators see |
 
 pub mod anchors;
 mod api;
 mod authority;
+pub mod billing;
 pub mod clock;
 pub mod control;
 mod data_dir;

@@ -5,15 +5,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use futures::executor::block_on;
 use runit_config::NodeSettings;
 use runit_control::anchors::{self, AnchorFile};
 use runit_control::sealer::Sealer;
 use runit_control::sqlite::{self, SqliteStore};
-use runit_control::{DataDir, SystemClock};
+use runit_control::{DataDir, SystemClock, billing};
 use runit_core::trail::{SealedMark, TrailKey};
-use runit_core::{Clock, Store};
+use runit_core::usage::UsageFilter;
+use runit_core::{Clock, ProviderId, SessionId, Store, Timestamp};
 
 /// Events that are read at one time.
 const EXPORTED_AT_ONCE: u32 = 1_000;
@@ -45,6 +46,9 @@ pub(crate) enum Local {
     /// The audit trail.
     #[command(subcommand)]
     Events(Events),
+    /// What each lock has used.
+    #[command(subcommand)]
+    Usage(Usage),
 }
 
 /// What is done with the audit trail.
@@ -66,6 +70,40 @@ pub(crate) enum Events {
         #[arg(long, value_name = "PLACE", default_value_t = 0)]
         after: u64,
     },
+}
+
+/// What is done with usage records.
+#[derive(Subcommand)]
+pub(crate) enum Usage {
+    /// Write them, by the start of the lock.
+    Export {
+        #[command(flatten)]
+        settings: Settings,
+        /// How a record looks.
+        #[arg(long, value_enum, default_value_t = Format::Csv)]
+        format: Format,
+        /// Only locks that ended then or later: 2026-11-01T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// Only locks that ended before then.
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+        /// Only of this session.
+        #[arg(long, value_name = "ID")]
+        session: Option<SessionId>,
+        /// Only of this provider's sessions.
+        #[arg(long, value_name = "ID")]
+        provider: Option<ProviderId>,
+    },
+}
+
+/// How a usage record looks.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    /// A line of CSV, under a head.
+    Csv,
+    /// A line of JSON.
+    Json,
 }
 
 /// Where the settings come from.
@@ -111,6 +149,10 @@ impl Local {
             }
             Self::Events(Events::Verify { settings, anchor }) => verify(&settings.load()?, &anchor),
             Self::Events(Events::Export { settings, after }) => export(&settings.load()?, after),
+            Self::Usage(Usage::Export { settings, format, since, until, session, provider }) => {
+                let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
+                export_usage(&settings.load()?, filter, format)
+            }
         }
     }
 }
@@ -154,6 +196,19 @@ fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {
         after = last.place;
         links.iter().for_each(|link| say(&link.to_json()));
     }
+}
+
+fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) -> anyhow::Result<Finding> {
+    let (store, _) = open(settings)?;
+    let now = SystemClock::start().now();
+    if let Format::Csv = format {
+        say(billing::CSV_HEAD);
+    }
+    block_on(billing::export(&store, filter, |record| match format {
+        Format::Csv => say(&billing::to_csv(record, now)),
+        Format::Json => say(&billing::to_json(record, now).to_string()),
+    }))?;
+    Ok(Finding::Well)
 }
 
 fn open(settings: &NodeSettings) -> anyhow::Result<(SqliteStore, TrailKey)> {

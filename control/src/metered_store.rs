@@ -13,7 +13,8 @@ use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailMarks};
-use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
+use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 
 use crate::metrics::Metrics;
 
@@ -181,6 +182,23 @@ impl Store for MeteredStore {
 
     async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError> {
         self.metered("events_after", self.inner.events_after(place, limit)).await
+    }
+
+    async fn expire_leases(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.metered("expire_leases", self.inner.expire_leases(now)).await
+    }
+
+    async fn usage_record(&self, lock: LockId) -> Result<Option<UsageRecord>, StoreError> {
+        self.metered("usage_record", self.inner.usage_record(lock)).await
+    }
+
+    async fn usage_records(
+        &self,
+        filter: UsageFilter,
+        after: Option<(Timestamp, LockId)>,
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>, StoreError> {
+        self.metered("usage_records", self.inner.usage_records(filter, after, limit)).await
     }
 
     async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {

@@ -8,7 +8,8 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::Standing;
 use runit_core::session::{Change, Session, SessionStatus};
 use runit_core::store::ChangeError;
-use runit_core::{AccessToken, Rejection, RenterAddress, SessionId};
+use runit_core::usage::UsageRecord;
+use runit_core::{AccessToken, LockId, Rejection, RenterAddress, SessionId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -90,6 +91,21 @@ impl Control {
         let ledger = self.sessions.store.ledger(session.id, self.sessions.clock.now()).await?;
         let standing = ledger.standing(session.cap_bytes);
         Ok((session, standing))
+    }
+
+    /// What the lock that this token took has used, also after its end. While it stands, its address alone may ask.
+    pub(crate) async fn statement(&self, token: &AccessToken, from: RenterAddress) -> Result<UsageRecord, Problem> {
+        let session = self.sessions.by_token(token.hash()).await?;
+        let lock = session.as_ref().and_then(|session| session.lock().map(|lock| (session.id, lock.address)));
+        if let Some((id, address)) = lock
+            && !self.authority.lock_mode().admits(address, from)
+        {
+            return Err(self.rejected(Rejection::AddressMismatch, Some(id), from).await);
+        }
+        match self.sessions.store.usage_record(LockId::of(token.hash())).await? {
+            Some(record) => Ok(record),
+            None => Err(self.rejected(Rejection::InvalidToken, None, from).await),
+        }
     }
 
     async fn change_by_token(

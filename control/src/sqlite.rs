@@ -15,6 +15,7 @@ mod queries;
 mod rows;
 mod schema;
 mod session_rows;
+mod usage_rows;
 mod worker;
 
 use std::path::Path;
@@ -29,7 +30,8 @@ use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
-use runit_core::{KeyId, NodeId, SecretHash, SessionId, Timestamp};
+use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 use rusqlite::Connection;
 
 pub use care::{CareError, backup, check, restore};
@@ -122,7 +124,11 @@ impl Store for SqliteStore {
                 let Some(known) = session_rows::by_id(db, id)? else { return Ok(Err(ChangeError::Unknown)) };
                 let mut session = known.clone();
                 match session.apply(change, now) {
-                    Ok(()) => session_rows::update(db, &known, &session).map(|()| Ok(session)),
+                    Ok(()) => {
+                        session_rows::update(db, &known, &session)?;
+                        usage_rows::follow(db, &known, &session, now)?;
+                        Ok(Ok(session))
+                    }
                     Err(refusal) => Ok(Err(refusal.into())),
                 }
             })
@@ -263,6 +269,38 @@ impl Store for SqliteStore {
 
     async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError> {
         self.operators.run(move |db| event_rows::after(db, place, limit)).await
+    }
+
+    async fn expire_leases(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let sessions = self.reader.run(move |db| ledger_rows::with_expired_leases(db, now)).await?;
+        let count = sessions.len() as u64;
+        if count > 0 {
+            let booked = self.writer.run(move |db| {
+                let mut forfeited = 0;
+                for session in sessions {
+                    let Some(known) = ledger_rows::load(db, session)? else { continue };
+                    let mut ledger = known.clone();
+                    ledger.advance(now);
+                    forfeited += ledger_rows::save(db, session, Some(&known), &ledger)?;
+                }
+                Ok(forfeited)
+            });
+            self.forfeited.fetch_add(booked.await?, Ordering::Relaxed);
+        }
+        Ok(count)
+    }
+
+    async fn usage_record(&self, lock: LockId) -> Result<Option<UsageRecord>, StoreError> {
+        self.reader.run(move |db| usage_rows::by_lock(db, lock)).await
+    }
+
+    async fn usage_records(
+        &self,
+        filter: UsageFilter,
+        after: Option<(Timestamp, LockId)>,
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>, StoreError> {
+        self.operators.run(move |db| usage_rows::find(db, &filter, after, limit)).await
     }
 
     async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {

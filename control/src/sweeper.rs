@@ -88,6 +88,7 @@ impl Control {
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
         self.sessions.catch_up().await?;
+        while self.sessions.store.expire_leases(self.sessions.clock.now()).await? > 0 {}
         let settings = self.settings.load();
         let silent_after = Duration::from_secs(settings.control.provider_silent_seconds);
         let absent_after = Duration::from_secs(settings.control.renter_absent_seconds);

@@ -62,6 +62,9 @@ store_contract! {
     a_store_that_can_be_written_to_says_so,
     the_trail_is_a_chain_over_restarts_and_concurrent_writers,
     events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies,
+    each_lock_has_a_record_that_outlives_its_session,
+    records_add_up_to_the_ledger_whatever_happens,
+    a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
     a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
 }
 

@@ -226,6 +226,10 @@ impl Guard {
     ) -> Poll<io::Result<()>> {
         let want = if self.ahead.is_empty() { buf.remaining() } else { self.ahead.len().min(buf.remaining()) };
         let reservation = session.reserve(want);
+        // Asked again: these bytes may be of the lock that came after the one which this connection was cut with.
+        if let Some(cut) = self.connection.cut_reason() {
+            return Poll::Ready(Err(self.end(cut)));
+        }
         let granted = reservation.bytes();
         if granted == 0 && want > 0 {
             return match session.starve(&self.connection) {
@@ -282,10 +286,11 @@ impl AsyncWrite for Guard {
             }
             return written;
         };
+        let reservation = session.reserve(data.len());
+        // Asked after that: these bytes may be of the lock that came after the one which this connection was cut with.
         if let Some(cut) = this.connection.cut_reason() {
             return Poll::Ready(Err(this.end(cut)));
         }
-        let reservation = session.reserve(data.len());
         let granted = reservation.bytes();
         if granted == 0 && !data.is_empty() {
             return match session.starve(&this.connection) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use runit_config::LiveSettings;
 use runit_core::authority::LeaseError;
 use runit_core::ledger::{LeaseRequest, Shortage};
-use runit_core::{Authority, Clock, EventKind, LeaseId, NodeId, SecurityEvent};
+use runit_core::{Authority, Clock, EventKind, LeaseId, Lock, NodeId, SecurityEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -170,6 +170,12 @@ impl Leasing {
         let mut book = session.book.lock().await;
         let mut retry = RETRY.0;
         loop {
+            let changed_hands = session.changed_hands();
+            if changed_hands.is_some() {
+                let given_back = book.give_back(&session.budget, Instant::now(), true);
+                session.withdrawn(given_back);
+                self.metrics.refunded_bytes.inc_by(given_back);
+            }
             // What is spent is settled first, or our own leases would look like bytes that may come back.
             book.attribute(&session.budget);
             let reports = book.reports();
@@ -177,12 +183,21 @@ impl Leasing {
                 self.authority.settle(reports.clone()).await.map_err(|_| Drought::Unavailable)?;
                 book.sent(&reports);
             }
+            if let Some(hands) = changed_hands {
+                if !book.is_empty() || !session.settle_hands(hands) {
+                    tokio::time::sleep(RETRY.0).await; // for a poll of the last lock
+                }
+                continue;
+            }
+            let Some(lock) = session.view().lock.as_ref().map(Lock::id) else {
+                return Ok(0); // whoever asked is cut, or about to be
+            };
             // An attempt whose answer was lost is made again under its name, so that it leaves no second lease behind.
-            let lease = session.next_lease(|| LeaseId::from_uuid(Uuid::new_v4()));
+            let lease = session.next_lease(lock, || LeaseId::from_uuid(Uuid::new_v4()));
             if book.is_empty() {
                 session.budget.cells().rebase(lease);
             }
-            let request = LeaseRequest { lease, node: self.node, session: session.id(), want };
+            let request = LeaseRequest { lease, node: self.node, session: session.id(), lock, want };
             let asked_at = Instant::now();
             match self.authority.lease(request).await {
                 Ok(lease) => {

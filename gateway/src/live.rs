@@ -9,7 +9,7 @@ use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::rate::RateCell;
 use runit_core::session::Ending;
-use runit_core::{LeaseId, SessionId, SessionView, Timestamp};
+use runit_core::{LeaseId, LockId, SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
@@ -45,8 +45,15 @@ pub(crate) struct LiveSession {
     pub(crate) book: tokio::sync::Mutex<LeaseBook>,
     /// All bytes that were ever leased, less those given back: what may have been spent.
     covered: AtomicU64,
-    /// The name of a lease that was asked for, until its answer comes.
-    asked: Mutex<Option<LeaseId>>,
+    /// The lock that a lease was asked for, and the lease's name, until its answer comes.
+    asked: Mutex<Option<(LockId, LeaseId)>>,
+    /// Counted up when a change of hands begins, and again when it is done: odd in between.
+    hands: AtomicU64,
+    /// The count of hands that the leases are of. While it is another one nothing of them may be spent: what the last lock
+    /// has left goes back first, so that no byte of one lock is charged to another.
+    ///
+    /// All sequentially consistent: whoever sees the view of a new lock has to see that it has no leases yet.
+    hands_settled: AtomicU64,
     /// Below this many bytes left another lease is asked for.
     low_water: AtomicU32,
     /// Zero: none. One: unavailable. Else: when bytes come free, as Unix milliseconds.
@@ -105,6 +112,8 @@ impl LiveSession {
             budget: NodeBudget::new(counters),
             covered: AtomicU64::new(0),
             asked: Mutex::new(None),
+            hands: AtomicU64::new(0),
+            hands_settled: AtomicU64::new(0),
             low_water: AtomicU32::new(0),
             drought: AtomicU64::new(0),
             refill_asked: AtomicBool::new(false),
@@ -139,10 +148,29 @@ impl LiveSession {
         }
         let lock_stands = same_lock(&old, &view);
         let reason = if view.ending == Some(Ending::Released) { Cut::Released } else { Cut::LockedOut };
-        self.view.store(Arc::new(view));
-        if !lock_stands {
-            self.cut_all(reason);
+        if lock_stands {
+            self.view.store(Arc::new(view));
+            return;
         }
+        self.hands.fetch_add(1, Ordering::SeqCst);
+        self.view.store(Arc::new(view));
+        self.cut_all(reason);
+        self.hands.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether a lock has ended whose leases have to go back before anything is spent again; the count of hands.
+    pub(crate) fn changed_hands(&self) -> Option<u64> {
+        let hands = self.hands.load(Ordering::SeqCst);
+        (hands != self.hands_settled.load(Ordering::SeqCst)).then_some(hands)
+    }
+
+    /// No lease is open, and none was asked for since the count was `hands`. False while a change is under way.
+    pub(crate) fn settle_hands(&self, hands: u64) -> bool {
+        let is_done = hands.is_multiple_of(2);
+        if is_done {
+            self.hands_settled.store(hands, Ordering::SeqCst);
+        }
+        is_done
     }
 
     /// A place for one more connection, if there are fewer than `most`.
@@ -201,7 +229,7 @@ impl LiveSession {
     }
 
     fn set_aside(self: &Arc<Self>, bytes: usize) -> NodeReservation<'_> {
-        let reservation = self.budget.reserve(bytes);
+        let reservation = self.budget.reserve(if self.changed_hands().is_none() { bytes } else { 0 });
         if self.budget.balance().left < self.low_water.load(Ordering::Relaxed) && self.drought().is_none() {
             self.ask_for_refill();
         }
@@ -221,6 +249,10 @@ impl LiveSession {
     pub(crate) fn starve(self: &Arc<Self>, connection: &Connection) -> Option<Cut> {
         connection.mark_starved();
         self.someone_starves.store(true, Ordering::SeqCst);
+        if self.changed_hands().is_some() {
+            self.ask_for_refill(); // which settles that first
+            return None;
+        }
         let balance = self.budget.balance();
         if balance.left > 0 {
             self.feed_all();
@@ -307,9 +339,12 @@ impl LiveSession {
         self.covered.load(Ordering::SeqCst)
     }
 
-    /// The name to ask for a lease under: that of an attempt without an answer, or a new one.
-    pub(crate) fn next_lease(&self, draw: impl FnOnce() -> LeaseId) -> LeaseId {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(draw)
+    /// The name to ask for a lease under: that of an attempt for the same lock without an answer, or a new one.
+    pub(crate) fn next_lease(&self, lock: LockId, draw: impl FnOnce() -> LeaseId) -> LeaseId {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, lease) = asked.filter(|&(of, _)| of == lock).unwrap_or_else(|| (lock, draw()));
+        *asked = Some((lock, lease));
+        lease
     }
 
     /// The lease that was asked for is here.

@@ -89,7 +89,8 @@ impl Active {
         if may_report && self.is_present(now) {
             round.present.push(self.session.id());
         }
-        let idle = all || now.duration_since(self.spent_at) >= IDLE;
+        let changed_hands = self.session.changed_hands();
+        let idle = all || changed_hands.is_some() || now.duration_since(self.spent_at) >= IDLE;
         let Ok(mut book) = self.session.book.try_lock() else { return true };
         let given_back = book.give_back(&self.session.budget, now, idle);
         self.session.withdrawn(given_back);
@@ -103,6 +104,9 @@ impl Active {
                     round.moved.push(Arc::clone(&self.session));
                 }
             }
+        }
+        if let (Some(hands), true) = (changed_hands, book.is_empty()) {
+            self.session.settle_hands(hands);
         }
         if !idle && !book.is_empty() && book.is_due(now) && self.session.drought().is_none() {
             self.session.ask_for_refill();

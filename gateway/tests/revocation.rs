@@ -3,7 +3,7 @@
 mod support;
 
 use runit_core::session::Change;
-use runit_core::{LockMode, RenterAddress, SessionId};
+use runit_core::{LockId, LockMode, RenterAddress, SessionId};
 use support::{Client, TestGateway, WEBSOCKET, bearer};
 
 const CAP: u64 = 1 << 30;
@@ -130,4 +130,41 @@ async fn a_removed_session_and_a_reached_cap_have_codes_of_their_own() {
     assert_eq!(client.received[FRAME.len()..], [0x88, 2, 0x10, 0xc2], "4290, by a sibling's use");
     gateway.stop().await;
     assert_eq!(gateway.authority.standing_of(id).used.moved(), 1_000, "the close frame is not charged");
+}
+
+/// The next renter comes at once, while bytes of the last one are still leased, reserved and on their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_byte_is_booked_for_the_lock_under_which_it_moved() {
+    let mut gateway = TestGateway::start().await;
+    let (id, mut token) = gateway.session(CAP);
+    let mut renters = Vec::new();
+    for round in 0..12 {
+        let request = format!("GET /s/{id}/download/1000000000 HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(&token));
+        let (mut client, head) = loop {
+            let mut client = gateway.connect().await;
+            client.send(&request).await;
+            let head = client.head().await;
+            if head.starts_with("HTTP/1.1 200") {
+                break (client, head);
+            }
+            assert!(head.starts_with("HTTP/1.1 403"), "the release has not come to the gateway: {head}");
+        };
+        client.receive(100_000 * (round % 3 + 1)).await;
+        gateway.authority.release(id, &token, 1);
+        gateway.authority.refresh(id, &format!("workspace {round}"));
+        renters.push((LockId::of(token.hash()), request.len() + head.len(), client));
+        token = gateway.authority.issue(id);
+    }
+    let mut moved = Vec::new();
+    for (lock, heads, mut client) in renters {
+        client.drain().await;
+        moved.push((lock, (heads + client.received.len()) as u64));
+    }
+    gateway.stop().await;
+    let ledger = gateway.authority.ledger(id);
+    assert!(ledger.open.is_empty(), "{ledger:?}");
+    let booked: Vec<_> = moved.iter().map(|(lock, _)| (*lock, ledger.bookings[lock].moved())).collect();
+    assert_eq!(booked, moved);
+    assert_eq!(ledger.bookings.len(), moved.len());
+    assert_eq!(ledger.total.total(), moved.iter().map(|(_, bytes)| bytes).sum::<u64>());
 }

@@ -10,7 +10,7 @@ use runit_core::ledger::{BUCKET, Lease, LeasePolicy, LeaseRequest, Ledger, Usage
 use runit_core::session::SessionStatus;
 use runit_core::time::millis;
 use runit_core::{
-    LeaseId, Lock, NodeId, Presented, RenterAddress, Secret, SecretHash, SessionId, SessionView, Timestamp,
+    LeaseId, Lock, LockId, NodeId, Presented, RenterAddress, Secret, SecretHash, SessionId, SessionView, Timestamp,
     UpstreamPolicy, UpstreamUrl,
 };
 use uuid::Uuid;
@@ -64,7 +64,13 @@ pub fn full_ledger() -> Ledger {
 
 /// A node asks for 8 MiB.
 pub fn lease_request(number: u128) -> LeaseRequest {
-    LeaseRequest { lease: lease_id(number), node: node_id(), session: session_id(), want: 8 * MIB }
+    LeaseRequest {
+        lease: lease_id(number),
+        node: node_id(),
+        session: session_id(),
+        lock: LockId::of(SecretHash::of(TOKEN)),
+        want: 8 * MIB,
+    }
 }
 
 /// What a request presents.

@@ -6,7 +6,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::secret::SecretHash;
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -63,8 +66,22 @@ uuid_id! {
     LeaseId
 }
 uuid_id! {
+    /// A lock: one renter's time with a session. It follows from the token that took the lock, and does not tell it.
+    LockId
+}
+uuid_id! {
     /// A key of an operator or a provider: what the audit trail names instead of the key.
     KeyId
+}
+
+impl LockId {
+    /// The lock that a token took, or would take: a UUID of version 8 (RFC 9562) out of the hash of the token's hash.
+    pub fn of(token: SecretHash) -> Self {
+        let digest = Sha256::new_with_prefix("runit lock").chain_update(token.as_bytes()).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
 }
 
 /// The text is not an id in its canonical form.

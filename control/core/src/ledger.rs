@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::id::{LeaseId, NodeId, SessionId};
+use crate::id::{LeaseId, LockId, NodeId, SessionId};
 use crate::time::{Timestamp, millis};
+use crate::usage::share_out;
 
 /// Length of a bucket of closed usage.
 pub const BUCKET: Duration = Duration::from_secs(5 * 60);
@@ -72,6 +73,8 @@ pub struct LeaseRequest {
     pub node: NodeId,
     /// For which session.
     pub session: SessionId,
+    /// For which of its locks: bytes of this lease are spent for no other.
+    pub lock: LockId,
     /// How many bytes would be good to have.
     pub want: u64,
 }
@@ -149,6 +152,8 @@ pub struct OpenLease {
     pub id: LeaseId,
     /// Who holds it.
     pub node: NodeId,
+    /// The lock that it was asked for.
+    pub lock: LockId,
     /// How many bytes it is of: the charge while it is open.
     pub granted: u64,
     /// What its node has reported so far.
@@ -192,6 +197,10 @@ pub struct Ledger {
     pub settled: BTreeMap<NodeId, Settled>,
     /// The latest time that was seen: a clock that steps back frees nothing.
     pub latest: Timestamp,
+    /// All that was ever booked.
+    pub total: Usage,
+    /// What was booked since this was loaded, by lock: a store adds it to the usage records.
+    pub bookings: BTreeMap<LockId, Usage>,
 }
 
 impl Ledger {
@@ -220,6 +229,7 @@ impl Ledger {
         let lease = OpenLease {
             id: request.lease,
             node: request.node,
+            lock: request.lock,
             granted,
             used: Usage::default(),
             sequence: 0,
@@ -269,10 +279,13 @@ impl Ledger {
             room -= clipped;
             clipped
         };
-        // Into one bucket, so which lease the bytes were of does not matter.
+        // Into one bucket, so which lease the bytes were of matters to the locks only.
         let bytes_in = clip(spent.bytes_in.saturating_sub(settled_in).max(reported.bytes_in));
         let bytes_out = clip(spent.bytes_out.saturating_sub(settled_out).max(reported.bytes_out));
-        self.book(Usage { bytes_in, bytes_out, forfeited: clip(spent.reserved) }, now);
+        let charge = Usage { bytes_in, bytes_out, forfeited: clip(spent.reserved) };
+        for (lock, share) in share_out(charge, &leases) {
+            self.book(lock, share, now);
+        }
     }
 
     /// Brings the ledger to `now`: leases past their time are charged in full, buckets out of the window are dropped.
@@ -324,7 +337,7 @@ impl Ledger {
             settled.bytes_in = settled.bytes_in.saturating_add(lease.used.bytes_in);
             settled.bytes_out = settled.bytes_out.saturating_add(lease.used.bytes_out);
         }
-        self.book(charge, now);
+        self.book(lease.lock, charge, now);
     }
 
     /// Drops what was settled of nodes that have no open lease left.
@@ -333,8 +346,11 @@ impl Ledger {
         settled.retain(|&node, _| open.iter().any(|lease| lease.node == node));
     }
 
-    fn book(&mut self, usage: Usage, now: Timestamp) {
+    fn book(&mut self, lock: LockId, usage: Usage, now: Timestamp) {
         if usage.total() > 0 {
+            self.total = self.total.plus(&usage);
+            let booked = self.bookings.entry(lock).or_default();
+            *booked = booked.plus(&usage);
             let bucket = self.closed.entry(bucket_of(now)).or_default();
             *bucket = bucket.plus(&usage);
         }

@@ -15,6 +15,7 @@
 //! | [`upstream`] | whether a URL may be registered and an address dialled |
 //! | [`query`] | what operators ask of the store |
 //! | [`ledger`] | how many bytes a session may still lease (kept durably by the store) |
+//! | [`usage`] | which lock used them |
 //! | [`budget`] | how many leased bytes a node may still spend (atomics, on the hot path) |
 //! | [`lease_book`] | which lease the spent bytes belong to |
 //! | [`limit`], [`rate`] | how often somebody may come: exactly N in a window, or so many a second |
@@ -45,11 +46,12 @@ mod sync;
 pub mod time;
 pub mod trail;
 pub mod upstream;
+pub mod usage;
 
 pub use address::{LockMode, NetworkKey, RenterAddress};
 pub use authority::{Authority, DirectoryChange};
 pub use event::{EventKind, SecurityEvent};
-pub use id::{KeyId, LeaseId, NodeId, ProviderId, SessionId};
+pub use id::{KeyId, LeaseId, LockId, NodeId, ProviderId, SessionId};
 pub use label::HostLabel;
 pub use permit::{Permit, Presented, Rejection};
 pub use secret::{AccessToken, Secret, SecretHash};

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use crate::address::{LockMode, RenterAddress};
-use crate::id::{KeyId, ProviderId, SessionId};
+use crate::id::{KeyId, LockId, ProviderId, SessionId};
 use crate::label::HostLabel;
 use crate::permit::Rejection;
 use crate::secret::{Secret, SecretHash};
@@ -116,6 +116,13 @@ pub struct Lock {
     pub taken_at: Timestamp,
     /// When its renter was last present: a heartbeat, payload, or a WebSocket that answers.
     pub renter_seen_at: Timestamp,
+}
+
+impl Lock {
+    /// Its name: a token takes one lock in its life.
+    pub fn id(&self) -> LockId {
+        LockId::of(self.token)
+    }
 }
 
 /// A session's state without its data, as APIs and metrics name it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::event::{EventKind, SecurityEvent};
-use crate::id::{KeyId, NodeId, ProviderId, SessionId};
+use crate::id::{KeyId, LockId, NodeId, ProviderId, SessionId};
 use crate::key::Key;
 use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent};
 use crate::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
@@ -16,6 +16,7 @@ use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
 use crate::trail::{Link, TrailMarks};
+use crate::usage::{UsageFilter, UsageRecord};
 
 /// The store could not do it: disk, lock, or damage. The chain is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Settles what a node that died has left open ([`Ledger::recover`]). Doing it again changes nothing.
     async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Books leases that are past their time ([`Ledger::advance`]) of some sessions that have any; answers how many
+    /// sessions. A ledger that nobody asks for would not book them by itself.
+    async fn expire_leases(&self, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// The usage record of a lock ([`crate::usage`]): each change to a session and each booking goes into one in the same
+    /// transaction.
+    async fn usage_record(&self, lock: LockId) -> Result<Option<UsageRecord>, StoreError>;
+
+    /// At most `limit` usage records that pass the filter, by start and lock, beginning after `after`.
+    async fn usage_records(
+        &self,
+        filter: UsageFilter,
+        after: Option<(Timestamp, LockId)>,
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>, StoreError>;
 
     /// Bytes that this store has seen charged without knowing that they moved ([`crate::ledger::Usage::forfeited`]),
     /// since it was opened.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::problem::Problem;
 use super::request::{Bearer, OptionalPayload, Sender};
+use crate::billing;
 use crate::rental::{Granted, Listed};
 use crate::sessions::detached;
 
@@ -79,6 +80,19 @@ pub(super) async fn usage(State(api): State<Api>, Sender(from): Sender, Path(tok
 
 pub(super) async fn usage_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
     standing(api, bearer.access_token()?, from).await
+}
+
+pub(super) async fn statement(State(api): State<Api>, Sender(from): Sender, Path(token): Path<String>) -> Answer {
+    statement_of(&api, &parse(&token)?, from).await
+}
+
+pub(super) async fn statement_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
+    statement_of(&api, &bearer.access_token()?, from).await
+}
+
+async fn statement_of(api: &Api, token: &AccessToken, from: RenterAddress) -> Answer {
+    let record = api.control.statement(token, from).await?;
+    Ok(Json(billing::to_json(&record, api.control.sessions.clock.now())))
 }
 
 async fn present(api: Api, token: AccessToken, from: RenterAddress) -> Answer {

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::migrations::{self, SCHEMA_VERSION};
 use super::schema::OpenError;
 use super::worker::DbError;
-use super::{event_rows, key_rows, ledger_rows, session_rows};
+use super::{event_rows, key_rows, ledger_rows, session_rows, usage_rows};
 
 /// How long a copy waits for a writer that holds the whole file.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,6 +89,7 @@ pub fn restore(backup: &Path, database: &Path, key: &TrailKey, now: Timestamp) -
             let mut session = known.clone();
             session.restored(now);
             session_rows::update(&transaction, &known, &session)?;
+            usage_rows::follow(&transaction, &known, &session, now)?;
         }
         event_rows::append(&transaction, key, &[SecurityEvent::new(EventKind::StoreRestored, now)])?;
         transaction.commit()?;
@@ -122,7 +123,18 @@ pub fn check(database: &Path) -> Result<Vec<String>, CareError> {
                     Ok(ledger) if ledger.as_ref().is_some_and(|ledger| ledger.charged() > session.cap_bytes) => {
                         found(&format!("ledger of session {}", session.id), Err(DbError::Damaged("over the cap")));
                     }
-                    Ok(_) => {}
+                    Ok(ledger) => {
+                        let total = ledger.map(|ledger| ledger.total).unwrap_or_default();
+                        let sum = usage_rows::sum(&transaction, &session);
+                        let differ = sum.and_then(|sum| {
+                            if sum == total {
+                                Ok(())
+                            } else {
+                                Err(DbError::Damaged("other than the sum of its records"))
+                            }
+                        });
+                        found(&format!("ledger of session {}", session.id), differ);
+                    }
                 }
             }
         }

@@ -3,20 +3,39 @@
 use std::collections::BTreeMap;
 
 use runit_core::ledger::{Ledger, OpenLease, Settled, Usage};
-use runit_core::{NodeId, SessionId};
+use runit_core::{LockId, NodeId, SessionId, Timestamp};
 use rusqlite::{Connection, named_params, params};
 
 use super::rows::{Columns, id, integer, time};
+use super::usage_rows;
 use super::worker::DbError;
 
 /// None for a session that never leased a byte.
 pub(super) fn load(db: &Connection, session: SessionId) -> Result<Option<Ledger>, DbError> {
-    let mut statement = db.prepare_cached("SELECT latest FROM ledgers WHERE session = ?")?;
+    let mut statement =
+        db.prepare_cached("SELECT latest, total_in, total_out, total_forfeited FROM ledgers WHERE session = ?")?;
     let mut rows = statement.query([id(session)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let latest = row.time("latest")?;
+    let total = Usage {
+        bytes_in: row.unsigned("total_in")?,
+        bytes_out: row.unsigned("total_out")?,
+        forfeited: row.unsigned("total_forfeited")?,
+    };
     let (closed, open, settled) = (closed(db, session)?, open(db, session)?, settled(db, session)?);
-    Ok(Some(Ledger { closed, open, settled, latest }))
+    Ok(Some(Ledger { closed, open, settled, latest, total, bookings: BTreeMap::new() }))
+}
+
+/// Sessions with leases that are past their time, some of them.
+pub(super) fn with_expired_leases(db: &Connection, now: Timestamp) -> Result<Vec<SessionId>, DbError> {
+    let sql = "SELECT DISTINCT session FROM leases WHERE expires_at <= ? LIMIT 500";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([time(now)])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        sessions.push(row.session("session")?);
+    }
+    Ok(sessions)
 }
 
 /// Writes back what `after` has different from `before`; answers how many bytes were forfeited in between.
@@ -26,12 +45,22 @@ pub(super) fn save(
     before: Option<&Ledger>,
     after: &Ledger,
 ) -> Result<u64, DbError> {
-    if before.is_none_or(|before| before.latest != after.latest) {
+    if before.is_none_or(|before| before.latest != after.latest || before.total != after.total) {
         db.prepare_cached(
-            "INSERT INTO ledgers (session, latest) VALUES (?1, ?2)
-             ON CONFLICT (session) DO UPDATE SET latest = excluded.latest",
+            "INSERT INTO ledgers (session, latest, total_in, total_out, total_forfeited) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (session) DO UPDATE SET latest = excluded.latest, total_in = excluded.total_in,
+                 total_out = excluded.total_out, total_forfeited = excluded.total_forfeited",
         )?
-        .execute(params![id(session), time(after.latest)])?;
+        .execute(params![
+            id(session),
+            time(after.latest),
+            integer(after.total.bytes_in),
+            integer(after.total.bytes_out),
+            integer(after.total.forfeited),
+        ])?;
+    }
+    for (&lock, booked) in &after.bookings {
+        usage_rows::add(db, session, lock, booked)?;
     }
     let empty = Ledger::default();
     let before = before.unwrap_or(&empty);
@@ -61,7 +90,7 @@ fn closed(db: &Connection, session: SessionId) -> Result<BTreeMap<u64, Usage>, D
 
 fn open(db: &Connection, session: SessionId) -> Result<Vec<OpenLease>, DbError> {
     let mut statement = db.prepare_cached(
-        "SELECT id, node, granted, bytes_in, bytes_out, sequence, expires_at FROM leases
+        "SELECT id, node, lock, granted, bytes_in, bytes_out, sequence, expires_at FROM leases
          WHERE session = ? ORDER BY place",
     )?;
     let mut rows = statement.query([id(session)])?;
@@ -70,6 +99,7 @@ fn open(db: &Connection, session: SessionId) -> Result<Vec<OpenLease>, DbError> 
         open.push(OpenLease {
             id: row.lease("id")?,
             node: row.node("node")?,
+            lock: row.optional_lock("lock")?.unwrap_or(LockId::from_uuid(session.as_uuid())),
             granted: row.unsigned("granted")?,
             used: Usage { bytes_in: row.unsigned("bytes_in")?, bytes_out: row.unsigned("bytes_out")?, forfeited: 0 },
             sequence: row.unsigned("sequence")?,
@@ -117,15 +147,17 @@ fn save_closed(
 }
 
 fn save_open(db: &Connection, session: SessionId, before: &[OpenLease], after: &[OpenLease]) -> Result<(), DbError> {
-    for lease in before.iter().filter(|lease| !after.iter().any(|other| other.id == lease.id)) {
+    // One that expired and was granted anew under its name is another one.
+    let same = |one: &OpenLease, other: &OpenLease| one.id == other.id && one.expires_at == other.expires_at;
+    for lease in before.iter().filter(|lease| !after.iter().any(|other| same(other, lease))) {
         db.prepare_cached("DELETE FROM leases WHERE session = ?1 AND id = ?2")?
             .execute(params![id(session), lease.id.as_uuid().into_bytes()])?;
     }
     for lease in after.iter().filter(|lease| !before.contains(lease)) {
         // A known lease keeps its place; only what its node reported can have changed.
         db.prepare_cached(
-            "INSERT INTO leases (session, id, node, granted, bytes_in, bytes_out, sequence, expires_at)
-             VALUES (:session, :id, :node, :granted, :bytes_in, :bytes_out, :sequence, :expires_at)
+            "INSERT INTO leases (session, id, node, lock, granted, bytes_in, bytes_out, sequence, expires_at)
+             VALUES (:session, :id, :node, :lock, :granted, :bytes_in, :bytes_out, :sequence, :expires_at)
              ON CONFLICT (session, id) DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
                  sequence = excluded.sequence",
         )?
@@ -133,6 +165,7 @@ fn save_open(db: &Connection, session: SessionId, before: &[OpenLease], after: &
             ":session": id(session),
             ":id": lease.id.as_uuid().into_bytes(),
             ":node": lease.node.as_uuid().into_bytes(),
+            ":lock": lease.lock.as_uuid().into_bytes(),
             ":granted": integer(lease.granted),
             ":bytes_in": integer(lease.used.bytes_in),
             ":bytes_out": integer(lease.used.bytes_out),

@@ -12,10 +12,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema::OpenError;
 
 /// In order; the first one makes version 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/1_first.sql"),
     include_str!("migrations/2_operators.sql"),
     include_str!("migrations/3_trail.sql"),
+    include_str!("migrations/4_usage.sql"),
 ];
 
 /// The version that this program brings a file to.

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
-use runit_core::{KeyId, LeaseId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
+use runit_core::{KeyId, LeaseId, LockId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
 use rusqlite::Row;
 use url::Url;
 use uuid::Uuid;
@@ -40,6 +40,7 @@ pub(super) trait Columns {
     fn optional_key(&self, column: &str) -> Result<Option<KeyId>, DbError>;
     fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, DbError>;
     fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError>;
+    fn optional_lock(&self, column: &str) -> Result<Option<LockId>, DbError>;
 }
 
 impl Columns for Row<'_> {
@@ -77,6 +78,10 @@ impl Columns for Row<'_> {
 
     fn optional_time(&self, column: &str) -> Result<Option<Timestamp>, DbError> {
         self.get::<_, Option<i64>>(column)?.map(|_| self.time(column)).transpose()
+    }
+
+    fn optional_lock(&self, column: &str) -> Result<Option<LockId>, DbError> {
+        Ok(self.get::<_, Option<[u8; 16]>>(column)?.map(|bytes| LockId::from_uuid(Uuid::from_bytes(bytes))))
     }
 
     fn optional_address(&self, column: &str) -> Result<Option<RenterAddress>, DbError> {

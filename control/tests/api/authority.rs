@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use runit_core::authority::{ClaimError, DirectoryChange, LeaseError};
 use runit_core::ledger::{LeaseRequest, Shortage};
-use runit_core::{LeaseId, NodeId, Rejection, SessionStatus};
+use runit_core::{LeaseId, LockId, NodeId, Rejection, SessionStatus};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -105,6 +105,7 @@ async fn leases_stop_at_the_cap_and_at_unknown_sessions() {
         lease: LeaseId::from_uuid(Uuid::from_u128(lease)),
         node: NodeId::from_uuid(Uuid::from_u128(1)),
         session: id.parse().unwrap(),
+        lock: LockId::from_uuid(Uuid::nil()),
         want: 2_000,
     };
     let authority = app.authority();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
-use runit_core::{AccessToken, HostLabel, LeaseId, NodeId, SessionId};
+use runit_core::{AccessToken, HostLabel, LeaseId, LockId, NodeId, SessionId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -132,6 +132,31 @@ async fn a_token_serves_its_lock_from_the_locks_address_only() {
 }
 
 #[tokio::test]
+async fn a_renters_statement_says_what_his_lock_has_used_and_stays_after_its_end() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let path = format!("/renter/statement/{}", session.token);
+    app.client(2).get(&path).await.expect_problem(404, "Invalid or expired token", "unknown_token");
+    app.claim(&session.token, 2, None).await.unwrap();
+    app.client(3).get(&path).await.expect_problem(403, "IP mismatch - access denied", "ip_mismatch");
+    spend_for(&app, &session.id, LockId::of(AccessToken::parse(&session.token).unwrap().hash()), 30, 40).await;
+    let standing = app.client(2).get(&path).await.expect(200);
+    assert_eq!(
+        (&standing["bytesIn"], &standing["bytesOut"], &standing["final"]),
+        (&json!(30), &json!(40), &json!(false))
+    );
+    assert_eq!((&standing["endedAt"], &standing["sessionId"]), (&json!(null), &json!(session.id)));
+    app.client(2).send(Method::POST, "/renter/release", &[bearer(&session.token)], None).await.expect(200);
+    let ended = app.client(3).send(Method::GET, "/renter/statement", &[bearer(&session.token)], None).await.expect(200);
+    assert_eq!(
+        (&ended["bytesIn"], &ended["final"]),
+        (&json!(30), &json!(true)),
+        "whoever has the token, from anywhere"
+    );
+    assert!(ended["endedAt"].is_string() && ended["idempotencyKey"] == standing["idempotencyKey"]);
+}
+
+#[tokio::test]
 async fn tokens_that_open_nothing_are_unknown() {
     let app = TestApp::start().await;
     let session = app.register().await;
@@ -234,13 +259,16 @@ async fn open_streams_are_bounded_and_end_when_the_server_stops() {
     }
 }
 
-/// As a node does: leases 1,000 bytes, and reports how many of them were used.
+/// As a node does: leases bytes, and reports how many of them were used.
 async fn spend(app: &TestApp, session: &str, bytes_in: u64, bytes_out: u64) {
+    spend_for(app, session, LockId::from_uuid(Uuid::nil()), bytes_in, bytes_out).await;
+}
+
+async fn spend_for(app: &TestApp, session: &str, lock: LockId, bytes_in: u64, bytes_out: u64) {
     let session: SessionId = session.parse().unwrap();
     let lease = LeaseId::from_uuid(Uuid::from_u128(1));
-    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session, want: 1_000 };
-    let granted = app.authority().lease(request).await.unwrap().granted;
-    assert_eq!(granted, 1_000);
+    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session, lock, want: 1_000 };
+    app.authority().lease(request).await.unwrap();
     let report = LeaseReport { lease, session, sequence: 1, bytes_in, bytes_out, closing: true };
     app.authority().settle(vec![report]).await.unwrap();
 }

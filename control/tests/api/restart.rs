@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use runit_core::authority::DirectoryChange;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
-use runit_core::{LeaseId, NodeId};
+use runit_core::{LeaseId, LockId, NodeId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -15,7 +15,13 @@ async fn sessions_locks_tokens_and_usage_are_as_before() {
     let (free, rented) = (app.register().await, app.register().await);
     app.claim(&rented.token, 2, Some("cookie")).await.unwrap();
     let (id, lease) = (rented.id.parse().unwrap(), LeaseId::from_uuid(Uuid::from_u128(1)));
-    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session: id, want: 5_000 };
+    let request = LeaseRequest {
+        lease,
+        node: NodeId::from_uuid(Uuid::from_u128(2)),
+        session: id,
+        lock: LockId::from_uuid(Uuid::nil()),
+        want: 5_000,
+    };
     app.authority().lease(request).await.unwrap();
     let report = LeaseReport { lease, session: id, sequence: 1, bytes_in: 100, bytes_out: 200, closing: true };
     app.authority().settle(vec![report]).await.unwrap();
@@ -64,7 +70,13 @@ async fn leaving_and_coming_back_resets_no_usage() {
     let app = TestApp::start().await;
     let session = app.register().await;
     let (id, lease) = (session.id.parse().unwrap(), LeaseId::from_uuid(Uuid::from_u128(1)));
-    let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session: id, want: 5_000 };
+    let request = LeaseRequest {
+        lease,
+        node: NodeId::from_uuid(Uuid::from_u128(2)),
+        session: id,
+        lock: LockId::from_uuid(Uuid::nil()),
+        want: 5_000,
+    };
     app.authority().lease(request).await.unwrap();
     let report = LeaseReport { lease, session: id, sequence: 1, bytes_in: 100, bytes_out: 200, closing: true };
     app.authority().settle(vec![report]).await.unwrap();

@@ -170,3 +170,34 @@ fn a_backup_of_a_newer_program_is_refused_by_name_of_the_version() {
     assert!(text.contains("schema version 1000, written by a newer program"), "{text}");
     assert!(!directory.path().join("data/runit.db").exists());
 }
+
+#[test]
+fn usage_is_exported_with_a_head_and_choices() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Program::start(directory.path()));
+    let database = Connection::open(directory.path().join("data/runit.db")).unwrap();
+    database
+        .execute_batch(
+            "INSERT INTO usage_records VALUES
+             (x'00000000000000000000000000000001', zeroblob(16), 'p', '{\"a\":1}', 1000, NULL, 1, 2, 3),
+             (x'00000000000000000000000000000002', zeroblob(16), 'p', NULL, 2000, 1795334400000, 4, 5, 6)",
+        )
+        .unwrap();
+    let export = |arguments: &[&str]| answer(&command(directory.path(), &[&["usage", "export"], arguments].concat()));
+    let (code, csv) = export(&["--since", "2026-11-22T00:00:00Z"]);
+    let session = "00000000-0000-0000-0000-000000000000";
+    assert_eq!(code, Some(0), "{csv}");
+    assert_eq!(
+        csv.lines().nth(1).unwrap(),
+        format!(
+            "{}2,{session},p,1970-01-01T00:00:02.000Z,2026-11-22T08:00:00.000Z,1795334398,4,5,6,true,\"\"",
+            &session[..35]
+        )
+    );
+    assert_eq!(csv.lines().count(), 2);
+    let (_, json) = export(&["--format", "json"]);
+    let sums: Vec<Value> =
+        json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["bytesIn"].clone()).collect();
+    assert_eq!(sums, [json!(1), json!(4)]);
+    assert_eq!(export(&["--session", "nonsense"]).0, Some(2));
+}

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::key::{Key, KeyHolder, Operator, Role};
-use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage, Spent};
+use runit_core::ledger::{LeasePolicy, LeaseReport, LeaseRequest, Shortage, Spent, Usage};
 use runit_core::query::{EventFilter, EventsFrom};
 use runit_core::session::{Change, Claim, Ending, Offer, Refusal, Session, SessionState, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store};
 use runit_core::trail::{Finding, TrailKey, Verdict};
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
-use runit_core::{KeyId, LeaseId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp};
+use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::{
+    KeyId, LeaseId, LockId, LockMode, NodeId, Rejection, RenterAddress, SecretHash, SessionId, Timestamp,
+};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -92,7 +95,12 @@ fn release(token: &str) -> Change {
 }
 
 fn lease(session: u128, lease: u128, want: u64) -> LeaseRequest {
-    LeaseRequest { lease: LeaseId::from_uuid(Uuid::from_u128(lease)), node: node(), session: id(session), want }
+    lease_of("token", session, lease, want)
+}
+
+fn lease_of(token: &str, session: u128, lease: u128, want: u64) -> LeaseRequest {
+    let (lease, lock) = (LeaseId::from_uuid(Uuid::from_u128(lease)), LockId::of(SecretHash::of(token)));
+    LeaseRequest { lease, lock, node: node(), session: id(session), want }
 }
 
 fn node() -> NodeId {
@@ -265,6 +273,7 @@ pub(crate) async fn sessions_removed_long_ago_are_forgotten_with_all_that_belong
             lease: LeaseId::from_uuid(Uuid::from_u128(number)),
             node: NodeId::from_uuid(Uuid::from_u128(9)),
             session: id(number),
+            lock: LockId::of(SecretHash::of("token")),
             want: 1,
         };
         let policy = LeasePolicy { min_bytes: 100, max_bytes: 1000, ttl: Duration::from_secs(60) };
@@ -565,4 +574,127 @@ pub(crate) async fn a_trail_whose_seal_is_of_another_key_goes_on_and_says_so(fix
     fixture.open().append_events(events(1, 2)).await.unwrap();
     let verdict = verify(&*fixture.open()).await;
     assert_eq!((verdict.events, verdict.findings), (4, vec![Finding::Reported { place: 3 }]));
+}
+
+async fn all_records(store: &dyn Store) -> Vec<UsageRecord> {
+    store.usage_records(UsageFilter::default(), None, 1_000).await.unwrap()
+}
+
+pub(crate) async fn each_lock_has_a_record_that_outlives_its_session(fixture: &impl Fixture) {
+    let lock = |token: &str| LockId::of(SecretHash::of(token));
+    let store = fixture.open();
+    let mut priced = registration(1, "one");
+    priced.offer.pricing = Some("{\"eurPerHour\":2}".into());
+    store.register(priced, at(0)).await.unwrap();
+    store.change(id(1), issue("first"), at(1)).await.unwrap();
+    assert!(all_records(&*store).await.is_empty(), "a token is no lock");
+    store.change(id(1), claim("first", 1, None), at(1_000)).await.unwrap();
+    store.grant(lease_of("first", 1, 1, 10_000), policy(), at(2_000)).await.unwrap();
+    store.grant(lease_of("first", 1, 2, 1_000), policy(), at(2_000)).await.unwrap();
+    store.settle(vec![report(1, 1, 1, (100, 200), true)], at(3_000)).await.unwrap();
+    let record = fixture.open().usage_record(lock("first")).await.unwrap().expect("begun");
+    assert_eq!((record.session, record.started_at, record.ended_at, record.is_final), (id(1), at(1_000), None, false));
+    assert_eq!((record.used.bytes_in, record.used.bytes_out, record.seconds(at(4_001))), (100, 200, 4));
+
+    let store = fixture.open();
+    store.change(id(1), release("first"), at(5_500)).await.unwrap();
+    store.change(id(1), Change::Refresh(registration(1, "two").offer), at(6_000)).await.unwrap();
+    store.change(id(1), issue("second"), at(6_000)).await.unwrap();
+    store.change(id(1), claim("second", 1, None), at(6_000)).await.unwrap();
+    store.grant(lease_of("second", 1, 3, 1_000), policy(), at(6_000)).await.unwrap();
+    store.settle(vec![report(1, 2, 1, (7, 0), false), report(1, 3, 1, (0, 5), true)], at(7_000)).await.unwrap();
+    let record = store.usage_record(lock("first")).await.unwrap().expect("ended");
+    assert_eq!(
+        (record.ended_at, record.seconds(at(9_999)), record.is_final),
+        (Some(at(5_500)), 5, false),
+        "a lease is open"
+    );
+    assert_eq!(record.pricing.as_deref(), Some("{\"eurPerHour\":2}"), "as it was offered then");
+    assert_eq!(store.expire_leases(at(61_999)).await.unwrap(), 0);
+    assert_eq!(fixture.open().expire_leases(at(62_000)).await.unwrap(), 1);
+    let store = fixture.open();
+    let record = store.usage_record(lock("first")).await.unwrap().expect("final");
+    assert!(record.is_final);
+    assert_eq!(
+        (record.used.bytes_in, record.used.bytes_out, record.used.forfeited),
+        (107, 200, 993),
+        "late, and its own"
+    );
+    let second = store.usage_record(lock("second")).await.unwrap().expect("stands");
+    assert_eq!((second.used.moved(), second.ended_at, second.pricing), (5, None, None));
+
+    store.change(id(1), Change::Remove, at(70_000)).await.unwrap();
+    store.forget_removed(at(70_001)).await.unwrap();
+    let store = fixture.open();
+    assert!(store.session(id(1)).await.unwrap().is_none());
+    let records = all_records(&*store).await;
+    let ends: Vec<_> = records.iter().map(|record| (record.lock, record.ended_at, record.is_final)).collect();
+    assert_eq!(ends, [(lock("first"), Some(at(5_500)), true), (lock("second"), Some(at(70_000)), true)]);
+    let next = store.usage_records(UsageFilter::default(), Some((at(1_000), lock("first"))), 10).await.unwrap();
+    assert_eq!(next, records[1..]);
+    let late = UsageFilter { ended_since: Some(at(6_000)), ..UsageFilter::default() };
+    assert_eq!(store.usage_records(late, None, 10).await.unwrap(), records[1..]);
+    let early = UsageFilter { ended_before: Some(at(6_000)), session: Some(id(1)), ..UsageFilter::default() };
+    assert_eq!(store.usage_records(early, None, 10).await.unwrap(), records[..1]);
+    let others = UsageFilter { provider: Some("nobody".parse().unwrap()), ..UsageFilter::default() };
+    assert!(store.usage_records(others, None, 10).await.unwrap().is_empty());
+}
+
+/// Grants, reports, expiry, release, recycling, removal and recovery in any order, by a generator with fixed seeds.
+pub(crate) async fn records_add_up_to_the_ledger_whatever_happens(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "0"), at(0)).await.unwrap();
+    let (mut now, mut token, mut leases, mut seed) = (0, 0_u64, 0_u128, 7_u64);
+    let mut draw = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for _ in 0..1_500 {
+        now += if draw(40) == 0 { HOUR } else { draw(20_000) };
+        let (of, bytes) = (token.to_string(), (draw(3_000), draw(3_000)));
+        // Whatever is refused is part of it.
+        match draw(8) {
+            0 | 1 => drop(store.grant(lease_of(&of, 1, leases, draw(9_000)), policy(), at(now)).await),
+            2 | 3 => {
+                let lease = leases.saturating_sub(u128::from(draw(4)));
+                store.settle(vec![report(1, lease, now, bytes, draw(2) == 0)], at(now)).await.unwrap();
+            }
+            4 => drop(store.expire_leases(at(now)).await.unwrap()),
+            5 => {
+                let since = LeaseId::from_uuid(Uuid::from_u128(leases.saturating_sub(u128::from(draw(9)))));
+                let spent = Spent { since, bytes_in: bytes.0, bytes_out: bytes.1, reserved: draw(500) };
+                store.recover(node(), vec![(id(1), spent)], at(now)).await.unwrap();
+            }
+            6 => {
+                let end = if draw(5) == 0 { Change::Remove } else { release(&of) };
+                drop(store.change(id(1), end, at(now)).await);
+                drop(store.register(registration(1, &format!("workspace {now}")), at(now)).await);
+                token += 1;
+                drop(store.change(id(1), issue(&token.to_string()), at(now)).await);
+                drop(store.change(id(1), claim(&token.to_string(), 1, None), at(now)).await);
+            }
+            _ => leases += 1,
+        }
+        let records = all_records(&*store).await;
+        let sum = records.iter().fold(Usage::default(), |sum, record| sum.plus(&record.used));
+        let ledger = store.ledger(id(1), at(0)).await.unwrap();
+        assert_eq!(sum, ledger.total, "at {now}");
+    }
+    let records = all_records(&*store).await;
+    assert!(records.len() > 50 && records.iter().any(|record| record.used.forfeited > 0), "{}", records.len());
+    let kept = fixture.open().ledger(id(1), at(0)).await.unwrap();
+    assert!(kept.total.total() > kept.charged(), "buckets have left the window meanwhile: {:?}", kept.total);
+}
+
+pub(crate) async fn a_lease_that_expired_and_is_asked_for_again_is_a_new_one(fixture: &impl Fixture) {
+    let store = fixture.open();
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.grant(lease(1, 1, 1_000), policy(), at(0)).await.unwrap();
+    store.grant(lease(1, 2, 1_000), policy(), at(1)).await.unwrap();
+    let again = fixture.open().grant(lease(1, 1, 50_000), policy(), at(60_000)).await.unwrap();
+    assert_eq!(again.granted, 50_000);
+    let ledger = fixture.open().ledger(id(1), at(119_999)).await.unwrap();
+    let open: Vec<_> = ledger.open.iter().map(|lease| (lease.granted, lease.expires_at)).collect();
+    assert_eq!(open, [(50_000, at(120_000))]);
+    assert_eq!(ledger.charged(), 52_000);
 }

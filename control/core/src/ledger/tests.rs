@@ -13,6 +13,7 @@ fn request(lease: u128, want: u64) -> LeaseRequest {
         lease: LeaseId::from_uuid(Uuid::from_u128(lease)),
         node: NodeId::from_uuid(Uuid::from_u128(1)),
         session: SessionId::from_uuid(Uuid::from_u128(2)),
+        lock: LockId::from_uuid(Uuid::from_u128(3)),
         want,
     }
 }

@@ -65,6 +65,7 @@ proptest! {
     ) {
         let mut world = run(nodes, cap, Faults::CrashesOnly, Time::Steady, &steps);
         world.settle_all();
+        world.check_records_exactly();
         world.check();
         world.check_charged_exactly();
     }
@@ -79,6 +80,7 @@ proptest! {
     ) {
         let mut world = run(nodes, cap, Faults::None, Time::Steady, &steps);
         world.spend_all_there_is();
+        world.check_records_exactly();
         world.check();
         world.check_charged_exactly();
         world.check_all_comes_free();

@@ -28,6 +28,8 @@ pub(crate) enum Step {
     MoveClock(i64),
     /// The session's cap is another from now on.
     SetCap(u64),
+    /// The lock ended, and another was taken.
+    Relock,
 }
 
 /// What becomes of a message and its answer.
@@ -89,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         9 => span().prop_map(Step::Pass),
         2 => prop_oneof![Just(HOUR_MS), Just(-HOUR_MS), -3000..3000i64].prop_map(Step::MoveClock),
         1 => cap().prop_map(Step::SetCap),
+        3 => Just(Step::Relock),
     ]
 }
 

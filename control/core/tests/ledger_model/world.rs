@@ -1,13 +1,15 @@
 //! One session's ledger, the nodes that spend from it, the wire between them, and time.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use runit_core::budget::{Budget, Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
-use runit_core::ledger::{BUCKET, Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent, WINDOW};
+use runit_core::ledger::{
+    BUCKET, Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent, Usage, WINDOW,
+};
 use runit_core::time::SteadyTime;
-use runit_core::{LeaseId, NodeId, SessionId, Timestamp};
+use runit_core::{LeaseId, LockId, NodeId, SessionId, Timestamp};
 use uuid::Uuid;
 
 use crate::oracle::Oracle;
@@ -50,6 +52,10 @@ pub(crate) struct World {
     /// A late repetition had a lease granted that was settled before. What its node says of the first is then counted
     /// on top of the second, which is too much and no harm.
     granted_twice: bool,
+    /// Which lock stands: only its connections move bytes.
+    lock: u128,
+    /// What moved under each lock, and what is in its record.
+    locks: BTreeMap<LockId, (u64, Usage)>,
     nodes: Vec<Node>,
     held_up: VecDeque<Message>,
     names: u128,
@@ -73,6 +79,8 @@ struct Node {
     /// When it last asked for a lease and held none: that lease's name, and what had been spent.
     base: Option<(LeaseId, u64, u64)>,
     polls: VecDeque<(Reservation<'static>, usize)>,
+    /// The lock that its leases are of; it spends for no other.
+    lock: u128,
 }
 
 #[derive(Clone)]
@@ -93,6 +101,8 @@ impl World {
             in_flight: 0,
             granted: HashSet::new(),
             granted_twice: false,
+            lock: 1,
+            locks: BTreeMap::new(),
             nodes: Vec::new(),
             held_up: VecDeque::new(),
             names: 0,
@@ -121,11 +131,33 @@ impl World {
             Step::Pass(span) => self.pass(span),
             Step::MoveClock(ms) => self.move_clock(ms),
             Step::SetCap(cap) => self.cap = cap,
+            Step::Relock => self.lock += 1,
         }
+        self.record();
+    }
+
+    /// As a store does after each call.
+    fn record(&mut self) {
+        for (lock, booked) in std::mem::take(&mut self.ledger.bookings) {
+            let (_, used) = self.locks.entry(lock).or_default();
+            *used = used.plus(&booked);
+        }
+    }
+
+    /// Every lock's record has what moved under it, and what was charged without having moved.
+    pub(crate) fn check_records_exactly(&mut self) {
+        self.record();
+        for (lock, (moved, used)) in &self.locks {
+            assert!(used.total() >= *moved, "{used:?} are recorded for {moved} of lock {lock}");
+            assert!(used.moved() <= *moved, "{used:?} are recorded as moved for {moved} of lock {lock}");
+        }
+        let beyond: u64 = self.locks.values().map(|(moved, used)| used.total() - moved).sum();
+        assert!(beyond <= self.in_flight, "{beyond} are recorded beyond what moved, {} in flight", self.in_flight);
     }
 
     /// What has to hold at any time, whatever happened.
     pub(crate) fn check(&mut self) {
+        self.record();
         let now = match self.time {
             Time::Steady => self.clock(),
             Time::Stepping => self.told,
@@ -138,6 +170,8 @@ impl World {
         assert!(within, "{charged} are charged under a cap of {}", self.cap_of_last_grant);
         let standing = self.ledger.standing(self.cap);
         assert_eq!(standing.used.total() + standing.reserved, charged, "what the renter sees is what is charged");
+        let recorded = self.locks.values().fold(Usage::default(), |sum, (_, used)| sum.plus(used));
+        assert_eq!(recorded, self.ledger.total, "the records add up to the ledger");
     }
 
     /// What has to hold besides when no message was lost and no lease is open: no byte is charged twice or too long.
@@ -199,20 +233,45 @@ impl World {
     }
 
     fn spend(&mut self, node: usize, most: usize, direction: Direction) {
-        let budget = self.node(node).budget;
+        let Some(budget) = self.spendable(node) else { return };
         let reservation = budget.reserve(most);
         let moves = reservation.bytes();
-        self.oracle.moved(moves as u64, self.moment());
+        self.moved(moves as u64);
         reservation.spend(direction, moves);
     }
 
     fn begin_poll(&mut self, node: usize, want: usize, moves: usize) {
-        let now = self.moment();
-        let node = self.node(node);
-        let reservation = node.budget.reserve(want);
+        let Some(budget) = self.spendable(node) else { return };
+        let reservation = budget.reserve(want);
         let moves = moves.min(reservation.bytes());
-        node.polls.push_back((reservation, moves));
-        self.oracle.moved(moves as u64, now);
+        self.node(node).polls.push_back((reservation, moves));
+        self.moved(moves as u64);
+    }
+
+    /// A node spends nothing for a lock that its leases are not of.
+    fn spendable(&mut self, node: usize) -> Option<&'static Budget> {
+        let lock = self.lock;
+        let node = self.node(node);
+        (node.lock == lock).then_some(node.budget)
+    }
+
+    fn moved(&mut self, bytes: u64) {
+        self.oracle.moved(bytes, self.moment());
+        self.locks.entry(lock(self.lock)).or_default().0 += bytes;
+    }
+
+    /// Leases of a lock that has ended go back before the node asks for one of the next. Whether they have.
+    fn change_hands(&mut self, node: usize) -> bool {
+        let stands = self.lock;
+        if self.node(node).lock != stands {
+            self.node(node).end_polls();
+            self.report_now(node, true, Fate::Arrives);
+            if !self.node(node).book.is_empty() {
+                return false;
+            }
+            self.node(node).lock = stands;
+        }
+        true
     }
 
     /// As the gateway's leasing task does it. The answer, if there was one.
@@ -221,8 +280,11 @@ impl World {
         if fate != Fate::Lost {
             self.report_now(node, false, Fate::Arrives);
         }
-        let request =
-            LeaseRequest { lease: LeaseId::from_uuid(self.name()), node: self.node(node).id, ..request(want) };
+        if !self.change_hands(node) {
+            return None;
+        }
+        let (lease, lock) = (LeaseId::from_uuid(self.name()), lock(self.lock));
+        let request = LeaseRequest { lease, lock, node: self.node(node).id, ..request(want) };
         self.node(node).rebase(request.lease);
         if matches!(fate, Fate::Late | Fate::Repeated) {
             self.held_up.push_back(Message::Ask(request));
@@ -380,6 +442,7 @@ impl World {
             book: LeaseBook::new(request(0).session),
             base: None,
             polls: VecDeque::new(),
+            lock: self.lock,
         }
     }
 
@@ -452,11 +515,16 @@ impl Node {
     }
 }
 
+fn lock(number: u128) -> LockId {
+    LockId::from_uuid(Uuid::from_u128(number))
+}
+
 fn request(want: u64) -> LeaseRequest {
     LeaseRequest {
         lease: LeaseId::from_uuid(Uuid::nil()),
         node: NodeId::from_uuid(Uuid::nil()),
         session: SessionId::from_uuid(Uuid::nil()),
+        lock: LockId::from_uuid(Uuid::nil()),
         want,
     }
 }

@@ -1,0 +1,101 @@
+//! Usage records as text: for bills (CSV, JSON lines), and for the renter who was there.
+//!
+//! The idempotency key of a record is its lock's name. A record that is not final may still grow: bill final ones, once
+//! for each key.
+
+use runit_core::Timestamp;
+use runit_core::store::{Store, StoreError};
+use runit_core::usage::{UsageFilter, UsageRecord};
+use serde_json::{Value, json};
+
+/// Records that are read at one time.
+const PAGE: u32 = 1_000;
+
+/// The first line of a CSV file.
+pub const CSV_HEAD: &str = "idempotency_key,session_id,provider_id,started_at,ended_at,seconds,bytes_in,bytes_out,\
+                            bytes_forfeited,final,pricing";
+
+/// All records that pass the filter, by their start; `each` is called for one after the other.
+///
+/// # Errors
+/// When the store fails.
+pub async fn export(
+    store: &dyn Store,
+    filter: UsageFilter,
+    mut each: impl FnMut(&UsageRecord),
+) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let records = store.usage_records(filter.clone(), after, PAGE).await?;
+        let Some(last) = records.last() else { return Ok(()) };
+        after = Some((last.started_at, last.lock));
+        records.iter().for_each(&mut each);
+    }
+}
+
+/// A record as JSON; seconds of a lock that stands are counted to `now`.
+pub fn to_json(record: &UsageRecord, now: Timestamp) -> Value {
+    json!({
+        "idempotencyKey": record.lock,
+        "sessionId": record.session,
+        "providerId": record.provider,
+        "startedAt": record.started_at.to_string(),
+        "endedAt": record.ended_at.map(|at| at.to_string()),
+        "seconds": record.seconds(now),
+        "bytesIn": record.used.bytes_in,
+        "bytesOut": record.used.bytes_out,
+        "bytesForfeited": record.used.forfeited,
+        "final": record.is_final,
+        "pricing": record.pricing.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()),
+    })
+}
+
+/// A record as a line of CSV (RFC 4180) under [`CSV_HEAD`].
+pub fn to_csv(record: &UsageRecord, now: Timestamp) -> String {
+    let ended_at = record.ended_at.map(|at| at.to_string()).unwrap_or_default();
+    // The only text that somebody else chose; as JSON it begins with nothing that a spreadsheet takes for a formula.
+    let pricing = record.pricing.as_deref().unwrap_or_default().replace('"', "\"\"");
+    format!(
+        "{},{},{},{},{ended_at},{},{},{},{},{},\"{pricing}\"",
+        record.lock,
+        record.session,
+        record.provider,
+        record.started_at,
+        record.seconds(now),
+        record.used.bytes_in,
+        record.used.bytes_out,
+        record.used.forfeited,
+        record.is_final,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runit_core::ledger::Usage;
+    use runit_core::{LockId, SessionId};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_record_is_one_line_of_csv_and_one_object() {
+        let record = UsageRecord {
+            lock: LockId::from_uuid(Uuid::from_u128(1)),
+            session: SessionId::from_uuid(Uuid::from_u128(2)),
+            provider: "gpu-box".parse().expect("valid"),
+            pricing: Some("{\"eurPerHour\":2,\"note\":\"a, b\"}".into()),
+            started_at: Timestamp::from_unix_ms(1_795_334_400_000),
+            ended_at: Some(Timestamp::from_unix_ms(1_795_334_401_001)),
+            used: Usage { bytes_in: 3, bytes_out: 4, forfeited: 5 },
+            is_final: true,
+        };
+        let now = Timestamp::from_unix_ms(1_795_334_500_000);
+        assert_eq!(
+            to_csv(&record, now),
+            "00000000-0000-0000-0000-000000000001,00000000-0000-0000-0000-000000000002,gpu-box,2026-11-22T08:00:00.000Z,\
+             2026-11-22T08:00:01.001Z,2,3,4,5,true,\"{\"\"eurPerHour\"\":2,\"\"note\"\":\"\"a, b\"\"}\""
+        );
+        assert_eq!(CSV_HEAD.split(',').count(), 11);
+        let object = to_json(&record, now);
+        assert_eq!((&object["seconds"], &object["pricing"]["note"]), (&json!(2), &json!("a, b")));
+    }
+}
