@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::observed::{ControlState, Observed, Standing, Told, TunnelState, WorkspaceState};
 
-/// How often the container is looked at.
-const CHECK_EVERY: Duration = Duration::from_secs(3);
+/// How often the container is looked at. Its end is told by the engine; a look finds out what is not.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Whether a session should be there at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

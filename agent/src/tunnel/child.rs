@@ -31,6 +31,8 @@ const LINE_BYTES: usize = 1 << 10;
 /// Returns only if the program could not be started.
 pub fn exec_bound(parent: u32, program: &OsString, arguments: &[OsString]) -> io::Result<Infallible> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The right to set rules, where the agent has it as a service, is not the child's.
+    rustix::thread::clear_ambient_capability_set()?;
     let parent_now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     if parent_now != i32::try_from(parent).ok() {
         return Err(io::Error::other("the parent is gone"));

@@ -147,12 +147,20 @@ impl Home {
 
     /// Settings that name no container.
     pub(crate) async fn unnamed(control: &Control, more: &str) -> Self {
-        let mut home = Self::new(control, more).await;
-        let path = home.directory.path().join("agent.toml");
-        let settings = std::fs::read_to_string(&path).expect("settings");
-        std::fs::write(&path, settings.replace(&format!("name = {:?}\n", home.container), "")).expect("written");
+        let home = Self::new(control, more).await;
+        let name = format!("name = {:?}\n", home.container);
+        let mut home = home.with_settings(&name, "");
         home.container = Instance::new(Path::new(&home.instance()), None).container().to_owned();
         home
+    }
+
+    /// The same settings with one text replaced by another.
+    pub(crate) fn with_settings(self, from: &str, to: &str) -> Self {
+        let path = self.directory.path().join("agent.toml");
+        let settings = std::fs::read_to_string(&path).expect("settings");
+        assert!(settings.contains(from), "{settings}");
+        std::fs::write(&path, settings.replace(from, to)).expect("written");
+        self
     }
 
     /// A program that the agent finds before all others of its name.
@@ -304,6 +312,10 @@ impl Agent {
     pub(crate) async fn says(&self, text: &str, count: usize) {
         let enough = async || (self.said().iter().filter(|line| line.starts_with(text)).count() >= count).then_some(());
         eventually(PATIENCE, enough, || self.said()).await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
