@@ -140,6 +140,8 @@ pub struct Control {
     pub creation_limit: Limit,
     /// Heartbeats for each address.
     pub heartbeat_limit: Limit,
+    /// Tries of renters to go on from another address, for each address; and moves of a session's lock.
+    pub reconnect_limit: Limit,
     /// Origins of renter's pages that are hosted elsewhere; they get CORS, without credentials.
     pub cors_origins: Vec<Url>,
 }
@@ -254,6 +256,7 @@ impl Default for Control {
             general_limit: Limit { requests: 100, seconds: 900 },
             creation_limit: Limit { requests: 10, seconds: 300 },
             heartbeat_limit: Limit { requests: 100, seconds: 60 },
+            reconnect_limit: Limit { requests: 5, seconds: 600 },
             cors_origins: Vec::new(),
         }
     }
@@ -365,6 +368,7 @@ impl Control {
             ("control.general_limit", self.general_limit),
             ("control.creation_limit", self.creation_limit),
             ("control.heartbeat_limit", self.heartbeat_limit),
+            ("control.reconnect_limit", self.reconnect_limit),
         ] {
             checks.limit(key, limit);
         }

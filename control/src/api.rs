@@ -76,6 +76,8 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .route("/access/{token}", get(renter::access))
         .route("/renter/release", post(renter::release_bearer))
         .route("/renter/release/{token}", post(renter::release))
+        .route("/renter/reconnect", post(renter::reconnect_bearer))
+        .route("/renter/reconnect/{token}", post(renter::reconnect))
         .route("/renter/usage", get(renter::usage_bearer))
         .route("/renter/usage/{token}", get(renter::usage))
         .route("/renter/usage/{token}/events", get(usage_stream::events))

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use runit_config::LiveSettings;
-use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, Unavailable};
+use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, ReconnectError, Unavailable};
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::{Lease, LeaseReport, LeaseRequest, Spent, Standing};
-use runit_core::session::{Change, Claim, Refusal, Session, SessionStatus, SessionView};
+use runit_core::session::{Change, Claim, Reconnection, Refusal, Session, SessionStatus, SessionView};
 use runit_core::store::{ChangeError, GrantError, StoreError};
 use runit_core::{LockMode, NodeId, Rejection, SessionId};
 
 use crate::control::lease_policy;
+use crate::reconnects::Reconnects;
 use crate::sessions::{Sessions, detached};
 use crate::trail::Trail;
 
@@ -25,6 +26,7 @@ pub(crate) struct LocalAuthority {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) trail: Arc<Trail>,
     pub(crate) settings: LiveSettings,
+    pub(crate) reconnects: Arc<Reconnects>,
 }
 
 #[async_trait]
@@ -36,6 +38,13 @@ impl Authority for LocalAuthority {
     async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
         let authority = self.clone();
         detached(async move { authority.decide(claim).await }).await.map_err(unavailable)?
+    }
+
+    async fn reconnect(&self, reconnection: Reconnection) -> Result<SessionView, ReconnectError> {
+        let authority = self.clone();
+        let moved = detached(async move { authority.move_lock(reconnection).await }).await.map_err(unavailable)??;
+        let credential = self.sessions.open(&moved).ok_or(Unavailable)?;
+        Ok(moved.view(credential))
     }
 
     async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError> {

@@ -26,6 +26,7 @@ use crate::data_dir::DataDir;
 use crate::heartbeats::Heartbeats;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
+use crate::reconnects::Reconnects;
 use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
 use crate::server::{self, Service};
@@ -110,6 +111,7 @@ impl Control {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
             settings: settings.clone(),
+            reconnects: Arc::new(Reconnects::new(settings.load().control.reconnect_limit)),
         });
         let (heartbeats, reports) = (Arc::default(), Arc::default());
         let control =

@@ -34,6 +34,7 @@ mod metered_store;
 mod metrics;
 mod occupancy;
 mod random;
+mod reconnects;
 mod registration;
 mod rental;
 mod reports;

@@ -22,12 +22,14 @@ pub(crate) fn session_id() -> Result<SessionId, NoRandomness> {
     Ok(SessionId::from_uuid(Builder::from_random_bytes(bytes()?).into_uuid()))
 }
 
-pub(crate) fn access_token() -> Result<AccessToken, NoRandomness> {
-    Ok(AccessToken::from_uuid(Builder::from_random_bytes(bytes()?).into_uuid()))
+/// An access token, with the secret that stands behind it.
+pub(crate) fn access_token() -> Result<(AccessToken, Secret), NoRandomness> {
+    let secret = secret()?;
+    Ok((AccessToken::behind(&secret), secret))
 }
 
 /// 256 bits as 64 hexadecimal digits.
-pub(crate) fn provider_secret() -> Result<Secret, NoRandomness> {
+pub(crate) fn secret() -> Result<Secret, NoRandomness> {
     let bytes: [u8; 32] = bytes()?;
     Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }

@@ -138,7 +138,7 @@ impl Control {
         let before = self.sessions.store.session(id).await?;
         let secret = match &before {
             Some(_) => presented.ok_or(Problem::SessionTaken)?,
-            None => random::provider_secret()?,
+            None => random::secret()?,
         };
         let cap_bytes = self.settings.load().quota.cap_bytes;
         let registration =
@@ -146,7 +146,7 @@ impl Control {
         let session = self.sessions.register(registration).await?;
         self.reports.is_back(id);
         let token = match session.status() {
-            SessionStatus::Ready => self.issue_token(id).await?,
+            SessionStatus::Ready => self.issue_token(id).await?.map(|(token, _)| token),
             _ => None,
         };
         let is_new = before.is_none_or(|before| before.status() == SessionStatus::Removed);

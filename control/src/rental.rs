@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::Standing;
-use runit_core::session::{Change, Session, SessionStatus};
+use runit_core::session::{Change, Proof, Reconnection, Session, SessionStatus};
 use runit_core::store::ChangeError;
 use runit_core::usage::UsageRecord;
-use runit_core::{AccessToken, LockId, Rejection, RenterAddress, SessionId};
+use runit_core::{AccessToken, LockId, Rejection, RenterAddress, Secret, SessionId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -33,6 +33,8 @@ pub(crate) struct Listed {
 pub(crate) struct Granted {
     pub(crate) listed: Listed,
     pub(crate) token: AccessToken,
+    /// For the renter alone: it is in no link.
+    pub(crate) reconnect_secret: Secret,
 }
 
 impl Control {
@@ -48,18 +50,18 @@ impl Control {
                 continue;
             }
             // Somebody may have been faster.
-            if let Some(token) = self.issue_token(session.id).await? {
-                return Ok(Granted { listed: listed(&session), token });
+            if let Some((token, reconnect_secret)) = self.issue_token(session.id).await? {
+                return Ok(Granted { listed: listed(&session), token, reconnect_secret });
             }
         }
         Err(Problem::NoSessions)
     }
 
-    /// A new token for a session; none when it is not free any more.
-    pub(crate) async fn issue_token(&self, id: SessionId) -> Result<Option<AccessToken>, Problem> {
-        let token = random::access_token()?;
+    /// A new token for a session, with the secret behind it; none when it is not free any more.
+    pub(crate) async fn issue_token(&self, id: SessionId) -> Result<Option<(AccessToken, Secret)>, Problem> {
+        let (token, secret) = random::access_token()?;
         match self.sessions.change(id, Change::IssueToken(token.hash())).await {
-            Ok(_) => Ok(Some(token)),
+            Ok(_) => Ok(Some((token, secret))),
             Err(ChangeError::Unknown | ChangeError::Refused(_)) => Ok(None),
             Err(ChangeError::Store(error)) => Err(error.into()),
         }
@@ -78,6 +80,18 @@ impl Control {
         let now = self.sessions.clock.now();
         self.note(SecurityEvent::new(EventKind::SessionReleased, now).session(session.id).address(from)).await;
         Ok(())
+    }
+
+    /// The renter goes on from another address.
+    pub(crate) async fn reconnect(
+        &self,
+        token: &AccessToken,
+        secret: Secret,
+        from: RenterAddress,
+    ) -> Result<(), Problem> {
+        let proof = Proof::Secret(secret);
+        let reconnection = Reconnection { token: token.hash(), proof, address: from };
+        Ok(self.authority.move_lock(reconnection).await.map(drop)?)
     }
 
     /// What the ledger says; changes nothing, not even presence.

@@ -67,6 +67,8 @@ const fn is_refusal(kind: EventKind) -> bool {
         | EventKind::OperatorDenied => true,
         EventKind::NewProviderRegistered
         | EventKind::SessionLocked
+        | EventKind::SessionReconnected
+        | EventKind::SessionAddressLeft
         | EventKind::SessionReleased
         | EventKind::SessionAutoUnlocked
         | EventKind::SessionCut

@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     Rejected(Rejection),
     /// The same as for an unknown token, on the host of a rental that is over, to a browser that was in it.
     RentalOver,
+    /// Locks are moved to or from here too often; one more passes after so many seconds.
+    TooManyReconnects { retry_after: u64 },
     /// A web page of another origin made the browser send this.
     ForeignOrigin,
     /// A call that would stop the server for everybody.
@@ -84,6 +86,7 @@ impl Refusal {
             Self::Rejected(Rejection::AddressMismatch) => {
                 (S::FORBIDDEN, "address_mismatch", "IP mismatch - access denied")
             }
+            Self::TooManyReconnects { .. } => (S::TOO_MANY_REQUESTS, "too_many_reconnects", "Too many reconnections"),
             Self::ForeignOrigin => (S::FORBIDDEN, "foreign_origin", "Cross-origin request refused"),
             Self::ClosedPlace => (S::FORBIDDEN, "closed_place", "Not available here: release the session instead"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected", "This connection serves another session"),
@@ -114,7 +117,8 @@ impl Refusal {
         match self {
             Self::CapReached { retry_after }
             | Self::TooManyRequests { retry_after }
-            | Self::TooManyGuesses { retry_after } => Some(retry_after),
+            | Self::TooManyGuesses { retry_after }
+            | Self::TooManyReconnects { retry_after } => Some(retry_after),
             Self::LedgerUnavailable | Self::AuthorityUnavailable => Some(5),
             Self::TooManyConnections | Self::TooManyWebSockets | Self::NodeFull => Some(10),
             _ => None,
@@ -165,6 +169,8 @@ pub(crate) enum Answer {
 pub(crate) enum Question {
     /// Take the session: the request may not have been a person's own.
     Open,
+    /// Go on from another address with the lock's own cookie.
+    Move,
 }
 
 impl From<Refusal> for Answer {
@@ -185,6 +191,7 @@ impl Answer {
         match self {
             Self::Refuse(refusal) => refusal.row().1,
             Self::Ask { question: Question::Open, .. } => "confirm",
+            Self::Ask { question: Question::Move, .. } => Refusal::Rejected(Rejection::AddressMismatch).row().1,
             Self::Redirect { .. } => "redirect",
         }
     }
@@ -273,9 +280,11 @@ fn wants_page(accept: Option<&HeaderValue>) -> bool {
 }
 
 impl Question {
+    /// Who asks from another address is refused so far.
     const fn status(self) -> StatusCode {
         match self {
             Self::Open => StatusCode::OK,
+            Self::Move => StatusCode::FORBIDDEN,
         }
     }
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
+use runit_core::authority::ReconnectError;
 use runit_core::permit::{Decision, authorize};
+use runit_core::session::{Proof, Reconnection};
 use runit_core::{AccessToken, HostLabel, Presented, Rejection, Secret, SecretHash, SessionId, SessionView};
 use uuid::Uuid;
 
@@ -21,7 +23,7 @@ use crate::answer::{Answer, Question, Refusal};
 use crate::arrival::is_meant;
 use crate::connection::Connection;
 use crate::credentials::{cookie_name, cookie_values, query_tokens, without_tokens};
-use crate::gateway::{Gateway, Wanted};
+use crate::gateway::{Gateway, Wanted, whole_seconds};
 use crate::request_policy::origin_is_ours;
 use crate::sites::Site;
 use crate::ticket::Ticket;
@@ -48,12 +50,51 @@ impl Gateway {
                 return Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie: None });
             }
         }
+        if let Some((view, secret)) = self.held_elsewhere(token, &head.headers, connection) {
+            if !confirmed {
+                self.note_rejection(Rejection::AddressMismatch, view.id, connection);
+                return Ok(if asks_for_page(head) { ask(Question::Move) } else { Rejection::AddressMismatch.into() });
+            }
+            let view = self.move_lock(token, &secret, connection).await?;
+            return Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie: None });
+        }
         if !confirmed && !is_meant(&head.headers) {
             return Ok(ask(Question::Open));
         }
         let (view, secret) = self.claim_for_browser(token.hash(), None, connection).await?;
         let cookie = Some(self.cookie(view.id, &secret));
         Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie })
+    }
+
+    /// The lock and its own cookie, where both token and cookie are shown from an address that the lock is not at.
+    fn held_elsewhere(
+        &self,
+        token: &AccessToken,
+        headers: &HeaderMap,
+        connection: &Connection,
+    ) -> Option<(Arc<SessionView>, Secret)> {
+        let view = self.directory.session_locked_by(token.hash())?.view();
+        let lock = view.lock.as_ref().filter(|lock| !self.lock_mode().admits(lock.address, connection.address()))?;
+        let secret = cookie_values(headers, view.id, self.secure).find(|secret| lock.cookie == Some(secret.hash()))?;
+        Some((view, secret))
+    }
+
+    /// Has the authority move the lock to this address; whatever is connected from the other one is cut.
+    async fn move_lock(
+        &self,
+        token: &AccessToken,
+        cookie: &Secret,
+        connection: &Connection,
+    ) -> Result<Arc<SessionView>, Refusal> {
+        let proof = Proof::Cookie(cookie.hash());
+        let reconnection = Reconnection { token: token.hash(), proof, address: connection.address() };
+        let view = self.authority.reconnect(reconnection).await.map_err(|error| match error {
+            ReconnectError::Rejected(rejection) => Refusal::Rejected(rejection),
+            ReconnectError::TooOften(wait) => Refusal::TooManyReconnects { retry_after: whole_seconds(wait) },
+            ReconnectError::Unavailable(_) => Refusal::AuthorityUnavailable,
+        })?;
+        let session = self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?;
+        Ok(session.view())
     }
 
     /// The second half of the way in, on the rental's own host.
@@ -179,10 +220,17 @@ pub(crate) fn with_query(path: &[u8], query: Option<&[u8]>) -> Option<String> {
 /// A person opens a page with `?token=`: where to go on without it. Jupyter does the same, so that the token stays
 /// neither in the address bar nor in a `Referer`. Programs, which do not ask for `text/html`, are served directly.
 pub(crate) fn opens_page_by_token(head: &RequestHeader, path: &[u8], query: Option<&[u8]>) -> Option<String> {
-    let asks_for_page = head.headers.get(header::ACCEPT).is_some_and(|value| contains(value.as_bytes(), b"text/html"));
     let navigates = head.headers.get("sec-fetch-mode").is_none_or(|mode| mode.as_bytes() == b"navigate");
     let by_token = query_tokens(query).next().is_some();
-    if head.method == Method::GET && asks_for_page && navigates && by_token { with_query(path, query) } else { None }
+    if head.method == Method::GET && asks_for_page(head) && navigates && by_token {
+        with_query(path, query)
+    } else {
+        None
+    }
+}
+
+fn asks_for_page(head: &RequestHeader) -> bool {
+    head.headers.get(header::ACCEPT).is_some_and(|value| contains(value.as_bytes(), b"text/html"))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -347,7 +347,7 @@ fn too_many_requests(wait: Duration) -> Refusal {
 }
 
 /// Rounded up: who waits for so long is let through.
-fn whole_seconds(wait: Duration) -> u64 {
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 

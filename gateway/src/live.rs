@@ -371,10 +371,10 @@ impl LiveSession {
     }
 }
 
-/// Whether the lock of `old` still stands in `new`. A browser's cookie may have joined it meanwhile.
+/// Whether the lock of `old` still stands in `new`, and where it did. A browser's cookie may have joined it meanwhile.
 pub(crate) fn same_lock(old: &SessionView, new: &SessionView) -> bool {
     match (&old.lock, &new.lock) {
-        (Some(old), Some(new)) => old.token == new.token && old.taken_at == new.taken_at,
+        (Some(old), Some(new)) => old.token == new.token && old.taken_at == new.taken_at && old.address == new.address,
         (None, _) => true, // nobody was let in
         (Some(_), None) => false,
     }

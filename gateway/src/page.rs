@@ -27,6 +27,12 @@ pub(crate) fn question(question: Question, token: &AccessToken) -> String {
              of somebody else's, he can read.",
             "Open the notebook",
         ),
+        Question::Move => (
+            Refusal::Rejected(Rejection::AddressMismatch).row().2,
+            "This notebook was opened in this browser from another network address. You can go on from the one that you have \
+             now: files and kernels stay, and whatever is connected from the other address is cut off.",
+            "Go on from here",
+        ),
     };
     page(
         title,

@@ -1,5 +1,7 @@
 //! What the data plane asks of the control plane. In one process that is a function call, between many nodes a database.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -7,7 +9,7 @@ use crate::event::{EventKind, SecurityEvent};
 use crate::id::{NodeId, SessionId};
 use crate::ledger::{Lease, LeaseReport, LeaseRequest, Shortage, Spent, Standing};
 use crate::permit::Rejection;
-use crate::session::{Claim, SessionView};
+use crate::session::{Claim, Reconnection, SessionView};
 
 /// A change to the directory of sessions, which each node keeps a copy of.
 #[derive(Clone, Debug)]
@@ -36,6 +38,20 @@ pub enum ClaimError {
     Unavailable(#[from] Unavailable),
 }
 
+/// A lock was not moved to another address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReconnectError {
+    /// Decided against.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The address has tried, or the lock has moved, too often; one more passes after this time.
+    #[error("too many reconnections")]
+    TooOften(Duration),
+    /// Not decided.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// A lease was not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
@@ -58,6 +74,9 @@ pub trait Authority: Send + Sync + 'static {
 
     /// A token's use that may take or join a lock. Finds the session by the token, and answers its new view.
     async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError>;
+
+    /// Moves a lock to another address, and answers the session's new view.
+    async fn reconnect(&self, reconnection: Reconnection) -> Result<SessionView, ReconnectError>;
 
     /// Leases bytes; durable before it answers.
     async fn lease(&self, request: LeaseRequest) -> Result<Lease, LeaseError>;

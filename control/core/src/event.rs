@@ -28,6 +28,10 @@ pub enum EventKind {
     InvalidAccessAttempt,
     /// The lock's token or cookie came from another address.
     SessionHijackAttempt,
+    /// The renter went on from this address, with proof; the files and the ledger stayed.
+    SessionReconnected,
+    /// The address that the lock was at before, of the same moment.
+    SessionAddressLeft,
     /// The renter gave the session back.
     SessionReleased,
     /// The renter was absent for too long.
@@ -64,7 +68,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::NewProviderRegistered,
         Self::InvalidProviderRegistration,
         Self::SuspiciousProviderUrl,
@@ -72,6 +76,8 @@ impl EventKind {
         Self::SessionAlreadyLocked,
         Self::InvalidAccessAttempt,
         Self::SessionHijackAttempt,
+        Self::SessionReconnected,
+        Self::SessionAddressLeft,
         Self::SessionReleased,
         Self::SessionAutoUnlocked,
         Self::SessionCut,
@@ -99,6 +105,8 @@ impl EventKind {
             Self::SessionAlreadyLocked => "SESSION_ALREADY_LOCKED",
             Self::InvalidAccessAttempt => "INVALID_ACCESS_ATTEMPT",
             Self::SessionHijackAttempt => "SESSION_HIJACK_ATTEMPT",
+            Self::SessionReconnected => "SESSION_RECONNECTED",
+            Self::SessionAddressLeft => "SESSION_ADDRESS_LEFT",
             Self::SessionReleased => "SESSION_RELEASED",
             Self::SessionAutoUnlocked => "SESSION_AUTO_UNLOCKED",
             Self::SessionCut => "SESSION_CUT",

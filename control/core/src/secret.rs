@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::id::parse_canonical_uuid;
 
@@ -46,6 +46,15 @@ impl AccessToken {
     /// Takes a version 4 UUID that the caller drew.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
+    }
+
+    /// The token that this reconnect secret stands behind: whoever knows the secret can show that the token was issued to
+    /// him, and nobody finds the secret by the token. It has the form of a version 4 UUID, and as many random bits.
+    pub fn behind(secret: &Secret) -> Self {
+        let digest = Sha256::new().chain_update(b"runit access token 1\0").chain_update(secret.expose()).finalize();
+        let mut first = [0; 16];
+        first.copy_from_slice(&digest[..16]);
+        Self(Builder::from_random_bytes(first).into_uuid())
     }
 
     /// Reads a token that a renter sent; `None` for all that cannot be one of ours.
@@ -127,6 +136,15 @@ mod tests {
         let token = AccessToken::from_uuid(Uuid::from_u128(7));
         assert_eq!(AccessToken::parse(&token.expose()).map(|t| t.hash()), Some(token.hash()));
         assert_eq!(SecretHash::of(&token.expose()), token.hash());
+    }
+
+    #[test]
+    fn a_secret_stands_behind_one_token_of_the_usual_form() {
+        let token = AccessToken::behind(&Secret::new("one"));
+        assert_eq!(token, AccessToken::behind(&Secret::new("one")));
+        assert_ne!(token, AccessToken::behind(&Secret::new("two")));
+        let uuid = Uuid::try_parse(&token.expose()).expect("a UUID");
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (4, uuid::Variant::RFC4122));
     }
 
     #[test]

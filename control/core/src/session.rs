@@ -21,7 +21,7 @@ use crate::address::{LockMode, RenterAddress};
 use crate::id::{KeyId, LockId, ProviderId, SessionId};
 use crate::label::HostLabel;
 use crate::permit::Rejection;
-use crate::secret::{Secret, SecretHash};
+use crate::secret::{AccessToken, Secret, SecretHash};
 use crate::time::Timestamp;
 use crate::upstream::UpstreamUrl;
 
@@ -108,7 +108,7 @@ pub enum Ending {
 pub struct Lock {
     /// The token that took it.
     pub token: SecretHash,
-    /// The address that took it.
+    /// The address that took it, or that its renter went on from.
     pub address: RenterAddress,
     /// The cookie of the browser that took it or joined it first; none for programs.
     pub cookie: Option<SecretHash>,
@@ -180,6 +180,44 @@ pub struct Claim {
     pub cookie: Option<SecretHash>,
 }
 
+/// The renter goes on from another address than the lock's.
+///
+/// The token alone does not do, for it stands in a link that others may have seen: it would make the address worth
+/// nothing. What does is something that never was in a link.
+#[derive(Clone, Debug)]
+pub struct Reconnection {
+    /// The token of the lock.
+    pub token: SecretHash,
+    /// What proves that it is the renter.
+    pub proof: Proof,
+    /// Where from.
+    pub address: RenterAddress,
+}
+
+/// What only the renter has.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The cookie of the browser that holds the lock.
+    Cookie(SecretHash),
+    /// The secret that came with the token, which [`AccessToken::behind`] makes the token of.
+    Secret(Secret),
+}
+
+impl Reconnection {
+    /// # Errors
+    /// The [`Rejection`] of who does not hold the lock, or has the token alone.
+    pub fn check(&self, lock: &Lock) -> Result<(), Rejection> {
+        if lock.token != self.token {
+            return Err(Rejection::InvalidToken);
+        }
+        let holds = match &self.proof {
+            Proof::Cookie(cookie) => lock.cookie == Some(*cookie),
+            Proof::Secret(secret) => AccessToken::behind(secret).hash() == lock.token,
+        };
+        if holds { Ok(()) } else { Err(Rejection::AddressMismatch) }
+    }
+}
+
 /// One thing that happens to a session; a store applies it and keeps the outcome in one transaction.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -205,6 +243,8 @@ pub enum Change {
         /// How strictly the address is compared.
         mode: LockMode,
     },
+    /// The renter goes on from another address.
+    Reconnect(Reconnection),
     /// An operator gives the session back in the renter's name.
     ReleaseByOperator,
     /// The sweeper asks whether the renter has been gone for so long.
@@ -295,6 +335,7 @@ impl Session {
                 lock.renter_seen_at = lock.renter_seen_at.max(now);
                 return Ok(()); // nothing that the data plane must hear of
             }
+            Change::Reconnect(reconnection) => self.reconnect(&reconnection, now)?,
             Change::RenterAbsent(limit) => self.renter_absent(limit, now)?,
             Change::ProviderSilent(limit) => {
                 if now.since(self.provider_seen_at) < limit {
@@ -417,6 +458,15 @@ impl Session {
             }
             _ => Err(Rejection::InvalidToken.into()),
         }
+    }
+
+    /// Token, cookie, workspace and ledger stay; connections of the old address do not.
+    fn reconnect(&mut self, reconnection: &Reconnection, now: Timestamp) -> Result<(), Refusal> {
+        let SessionState::Locked(lock) = &mut self.state else { return Err(Rejection::InvalidToken.into()) };
+        reconnection.check(lock)?;
+        lock.address = reconnection.address;
+        lock.renter_seen_at = lock.renter_seen_at.max(now);
+        Ok(())
     }
 
     fn renter_absent(&mut self, limit: Duration, now: Timestamp) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use runit_core::Rejection;
+use runit_core::authority::ReconnectError;
 use runit_core::session::Refusal;
 use runit_core::store::{ChangeError, StoreError};
 use serde_json::json;
@@ -38,6 +39,8 @@ pub(crate) enum Problem {
     AddressMismatch,
     /// Too many requests from this network.
     RateLimited,
+    /// Too many tries to go on from another address; one more passes after so many seconds.
+    TooManyReconnects(u64),
     /// Too many event streams open at once.
     TooManyStreams,
     /// The body is too long.
@@ -76,6 +79,9 @@ impl Problem {
             Self::NoToken => (StatusCode::FORBIDDEN, "invalid_token", "Invalid or expired token"),
             Self::AddressMismatch => (StatusCode::FORBIDDEN, "ip_mismatch", "IP mismatch - access denied"),
             Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests"),
+            Self::TooManyReconnects(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_reconnects", "too many reconnections")
+            }
             Self::TooManyStreams => (StatusCode::TOO_MANY_REQUESTS, "too_many_streams", "too many open event streams"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "payload too large"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "request took too long"),
@@ -94,10 +100,13 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, text) = self.row();
         let mut body = json!({ "error": text, "code": code });
-        if let Self::InvalidPayload(detail) = self {
-            body["detail"] = detail.into();
+        if let Self::InvalidPayload(detail) = &self {
+            body["detail"] = detail.as_str().into();
         }
         let mut response = (status, Json(body)).into_response();
+        if let Self::TooManyReconnects(seconds) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -125,6 +134,16 @@ impl From<Rejection> for Problem {
             Rejection::AddressMismatch => Self::AddressMismatch,
             // The API takes no cookies, so the lock's second browser is not refused here.
             Rejection::NoCredential | Rejection::InvalidToken | Rejection::AlreadyInUse => Self::UnknownToken,
+        }
+    }
+}
+
+impl From<ReconnectError> for Problem {
+    fn from(error: ReconnectError) -> Self {
+        match error {
+            ReconnectError::Rejected(rejection) => rejection.into(),
+            ReconnectError::TooOften(wait) => Self::TooManyReconnects(wait.as_millis().div_ceil(1_000) as u64),
+            ReconnectError::Unavailable(_) => Self::Unavailable,
         }
     }
 }

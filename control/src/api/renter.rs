@@ -6,13 +6,13 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use runit_core::ledger::WINDOW;
 use runit_core::session::base_path;
-use runit_core::{AccessToken, HostLabel, RenterAddress};
+use runit_core::{AccessToken, HostLabel, RenterAddress, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::Problem;
-use super::request::{Bearer, OptionalPayload, Sender};
+use super::request::{Bearer, OptionalPayload, Payload, Sender};
 use crate::billing;
 use crate::rental::{Granted, Listed};
 use crate::sessions::detached;
@@ -37,6 +37,7 @@ pub(super) struct Given {
     access_token: String,
     url: String,
     server_url: String,
+    reconnect_secret: String,
 }
 
 pub(super) async fn request(
@@ -47,7 +48,13 @@ pub(super) async fn request(
     let granted = api.control.grant(wanted).await?;
     let url = access_url(&api, &granted.token);
     let server_url = server_url(&api, &granted);
-    Ok(Json(Given { listed: granted.listed, access_token: granted.token.expose(), url, server_url }))
+    Ok(Json(Given {
+        listed: granted.listed,
+        access_token: granted.token.expose(),
+        url,
+        server_url,
+        reconnect_secret: granted.reconnect_secret.expose().to_owned(),
+    }))
 }
 
 pub(super) async fn access(State(api): State<Api>, Path(token): Path<String>) -> Result<impl IntoResponse, Problem> {
@@ -72,6 +79,30 @@ pub(super) async fn release(State(api): State<Api>, Sender(from): Sender, Path(t
 
 pub(super) async fn release_bearer(State(api): State<Api>, Sender(from): Sender, bearer: Bearer) -> Answer {
     give_back(api, bearer.access_token()?, from).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reconnect {
+    reconnect_secret: String,
+}
+
+pub(super) async fn reconnect(
+    State(api): State<Api>,
+    Sender(from): Sender,
+    Path(token): Path<String>,
+    Payload(body): Payload<Reconnect>,
+) -> Answer {
+    go_on(api, parse(&token)?, body, from).await
+}
+
+pub(super) async fn reconnect_bearer(
+    State(api): State<Api>,
+    Sender(from): Sender,
+    bearer: Bearer,
+    Payload(body): Payload<Reconnect>,
+) -> Answer {
+    go_on(api, bearer.access_token()?, body, from).await
 }
 
 pub(super) async fn usage(State(api): State<Api>, Sender(from): Sender, Path(token): Path<String>) -> Answer {
@@ -102,6 +133,12 @@ async fn present(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
 
 async fn give_back(api: Api, token: AccessToken, from: RenterAddress) -> Answer {
     detached(async move { api.control.release(&token, from).await }).await??;
+    Ok(Json(json!({ "ok": true })))
+}
+
+async fn go_on(api: Api, token: AccessToken, body: Reconnect, from: RenterAddress) -> Answer {
+    let secret = Secret::new(body.reconnect_secret);
+    detached(async move { api.control.reconnect(&token, secret, from).await }).await??;
     Ok(Json(json!({ "ok": true })))
 }
 

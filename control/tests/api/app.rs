@@ -222,10 +222,16 @@ impl TestApp {
 
     /// The kinds of the events so far that are one of these, in order.
     pub(crate) async fn events(&self, kinds: &[&str]) -> Vec<String> {
+        self.events_with_addresses(kinds).await.into_iter().map(|(kind, _)| kind).collect()
+    }
+
+    /// The same, with the address of each.
+    pub(crate) async fn events_with_addresses(&self, kinds: &[&str]) -> Vec<(String, Option<RenterAddress>)> {
         let key = runit_core::trail::TrailKey::new([0; 32]); // nothing is written
         let store = runit_control::sqlite::SqliteStore::open(&self.data_dir().join("runit.db"), key).unwrap();
         let events = runit_core::Store::events(&store, 1_000).await.unwrap();
-        events.iter().map(|event| event.kind.as_str().to_owned()).filter(|kind| kinds.contains(&&**kind)).collect()
+        let listed = events.iter().filter(|event| kinds.contains(&event.kind.as_str()));
+        listed.map(|event| (event.kind.as_str().to_owned(), event.address)).collect()
     }
 }
 

@@ -7,6 +7,7 @@ mod limits;
 mod listener;
 mod pages;
 mod providers;
+mod reconnecting;
 mod renters;
 mod restart;
 mod secrets;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use runit_core::authority::{ClaimError, LeaseError, Unavailable};
+use runit_core::authority::{ClaimError, LeaseError, ReconnectError, Unavailable};
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent, Standing};
-use runit_core::session::{Change, Claim, Offer, Refusal};
+use runit_core::session::{Change, Claim, Offer, Reconnection, Refusal};
 use runit_core::{
     AccessToken, Authority, Clock, DirectoryChange, EventKind, LockMode, NodeId, ProviderId, Rejection, RenterAddress,
     Secret, SecretHash, SecurityEvent, Session, SessionId, SessionView, Timestamp, UpstreamPolicy, UpstreamUrl,
@@ -55,6 +55,8 @@ pub struct TestAuthority {
     state: Mutex<State>,
     /// While set, every call fails.
     pub down: AtomicBool,
+    /// While set, locks have moved too often.
+    pub tired: AtomicBool,
     /// While set, no call is answered.
     pub hangs: AtomicBool,
     claims: AtomicU64,
@@ -69,6 +71,7 @@ impl TestAuthority {
             state: Mutex::default(),
             down: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            tired: AtomicBool::new(false),
             claims: AtomicU64::new(0),
         }
     }
@@ -223,6 +226,21 @@ impl Authority for TestAuthority {
         let id = self.state().sessions.values().find(|(session, ..)| opens(session)).map(|(session, ..)| session.id);
         let id = id.ok_or(Rejection::InvalidToken)?;
         match self.change(id, Change::Claim(claim, LockMode::Exact)) {
+            Ok(view) => Ok(view),
+            Err(Refusal::Rejected(rejection)) => Err(rejection.into()),
+            Err(_) => Err(Rejection::InvalidToken.into()),
+        }
+    }
+
+    async fn reconnect(&self, reconnection: Reconnection) -> Result<SessionView, ReconnectError> {
+        self.up().await?;
+        if self.tired.load(Ordering::SeqCst) {
+            return Err(ReconnectError::TooOften(Duration::from_millis(1_500)));
+        }
+        let locked_by = |session: &Session| session.lock().is_some_and(|lock| lock.token == reconnection.token);
+        let id =
+            self.state().sessions.values().find(|(session, ..)| locked_by(session)).map(|(session, ..)| session.id);
+        match self.change(id.ok_or(Rejection::InvalidToken)?, Change::Reconnect(reconnection)) {
             Ok(view) => Ok(view),
             Err(Refusal::Rejected(rejection)) => Err(rejection.into()),
             Err(_) => Err(Rejection::InvalidToken.into()),

@@ -90,6 +90,61 @@ fn another_address_gets_nowhere_with_the_token() {
     assert_eq!(session.status(), SessionStatus::Locked);
 }
 
+fn reconnect(proof: Proof, last: u8) -> Change {
+    Change::Reconnect(Reconnection { token: SecretHash::of("token"), proof, address: address(last) })
+}
+
+#[test]
+fn a_lock_moves_to_another_address_with_its_cookie_and_nothing_else_changes() {
+    let mut session = locked();
+    let before = session.clone();
+    session.apply(reconnect(Proof::Cookie(SecretHash::of("cookie")), 2), at(9)).expect("token and cookie");
+    let (old, new) = (before.lock().expect("locked"), session.lock().expect("locked still"));
+    assert_eq!((new.address, new.renter_seen_at), (address(2), at(9)));
+    assert_eq!((new.token, new.cookie, new.taken_at), (old.token, old.cookie, old.taken_at));
+    assert!(session.revision > before.revision, "nodes must hear of it");
+    assert_eq!(session.apply(release("token", 1), at(10)), Err(Rejection::AddressMismatch.into()));
+    session.apply(release("token", 2), at(10)).expect("its holder");
+}
+
+#[test]
+fn a_lock_moves_with_the_secret_behind_its_token() {
+    let secret = Secret::new("kept to himself");
+    let token = AccessToken::behind(&secret);
+    let mut session = ready();
+    session.apply(Change::IssueToken(token.hash()), at(1)).expect("ready");
+    let claim = Claim { token: token.hash(), session: None, address: address(1), cookie: None };
+    session.apply(Change::Claim(claim, LockMode::Exact), at(2)).expect("a program's first use");
+    for (secret, outcome) in [("guess", Err(Rejection::AddressMismatch.into())), ("kept to himself", Ok(()))] {
+        let proof = Proof::Secret(Secret::new(secret));
+        let change = Change::Reconnect(Reconnection { token: token.hash(), proof, address: address(2) });
+        assert_eq!(session.apply(change, at(3)), outcome);
+    }
+    assert_eq!(session.lock().map(|lock| lock.address), Some(address(2)));
+}
+
+#[test]
+fn a_lock_does_not_move_without_proof_or_after_its_end() {
+    let mut session = locked();
+    let before = session.lock().cloned();
+    for proof in [Proof::Cookie(SecretHash::of("guess")), Proof::Secret(Secret::new("token"))] {
+        assert_eq!(session.apply(reconnect(proof, 2), at(3)), Err(Rejection::AddressMismatch.into()));
+    }
+    let stranger = Reconnection {
+        token: SecretHash::of("other"),
+        proof: Proof::Cookie(SecretHash::of("cookie")),
+        address: address(2),
+    };
+    assert_eq!(session.apply(Change::Reconnect(stranger), at(3)), Err(Rejection::InvalidToken.into()));
+    assert_eq!(session.lock().cloned(), before);
+    let by_cookie = || reconnect(Proof::Cookie(SecretHash::of("cookie")), 2);
+    session.apply(release("token", 1), at(4)).expect("its holder");
+    assert_eq!(session.apply(by_cookie(), at(5)), Err(Rejection::InvalidToken.into()));
+    let mut program = ready();
+    program.apply(claim("token", 1, None), at(2)).expect("a program's first use");
+    assert_eq!(program.apply(by_cookie(), at(3)), Err(Rejection::AddressMismatch.into()), "a lock without a cookie");
+}
+
 #[test]
 fn a_released_session_is_ready_only_with_a_new_credential() {
     let mut session = locked();
