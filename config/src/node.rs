@@ -126,6 +126,8 @@ pub struct Control {
     pub tls: Option<Tls>,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may register sessions.
+    pub registration: Registration,
     /// A provider that sends no heartbeat for this long is removed, in seconds; 1 to 86,400.
     pub provider_silent_seconds: u64,
     /// A renter who is absent for this long loses the lock, in seconds; 1 to 86,400.
@@ -144,6 +146,17 @@ pub struct Control {
     pub reconnect_limit: Limit,
     /// Origins of renter's pages that are hosted elsewhere; they get CORS, without credentials.
     pub cors_origins: Vec<Url>,
+}
+
+/// Who may register sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Providers with a key that an operator has made for their name.
+    Key,
 }
 
 /// At most `requests` in any `seconds`, wherever that window starts.
@@ -249,6 +262,7 @@ impl Default for Control {
             data_dir: PathBuf::from("/var/lib/runit"),
             tls: None,
             trusted_proxies: Vec::new(),
+            registration: Registration::default(),
             provider_silent_seconds: 120,
             renter_absent_seconds: 60,
             sweep_interval_ms: 1_000,

@@ -7,28 +7,29 @@
 //! Handlers unpack a request, call one function of [`Control`], and pack its answer. `docs/API.md` describes the
 //! interface; a change here changes it there.
 
-mod answer;
-mod live;
+pub(crate) mod answer;
+pub(crate) mod live;
 mod origin;
 mod pages;
 mod plain;
 pub(crate) mod problem;
 mod provider;
 mod renter;
-mod request;
+pub(crate) mod request;
 mod throttle;
 mod usage_stream;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post, put};
-use tokio::sync::Semaphore;
 
 use crate::control::Control;
 pub(crate) use live::LiveList;
 use problem::Problem;
+use request::BodyLimits;
 pub(crate) use request::Peer;
 use throttle::{Throttle, Throttles};
 
@@ -37,12 +38,12 @@ use throttle::{Throttle, Throttles};
 pub(crate) struct Api {
     control: Control,
     live: Arc<LiveList>,
-    large_bodies: Arc<Semaphore>,
+    bodies: BodyLimits,
 }
 
-impl Api {
-    fn body_max_bytes(&self) -> usize {
-        self.control.settings.load().control.body_max_bytes
+impl FromRef<Api> for BodyLimits {
+    fn from_ref(api: &Api) -> Self {
+        api.bodies.clone()
     }
 }
 
@@ -108,5 +109,5 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .layer(from_fn(answer::add_headers))
         .layer(from_fn_with_state(control.settings.clone(), answer::add_hsts))
         .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
-        .with_state(Api { control, live, large_bodies: Arc::new(Semaphore::new(request::LARGE_BODIES)) })
+        .with_state(Api { bodies: BodyLimits::new(control.settings.clone()), control, live })
 }

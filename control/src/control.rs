@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
-use runit_config::{LiveSettings, NodeSettings};
+use runit_config::{LiveSettings, NodeSettings, Registration};
 use runit_core::authority::Authority;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::LeasePolicy;
@@ -14,18 +14,21 @@ use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
-use runit_core::{SessionId, Timestamp};
+use runit_core::{Secret, Timestamp};
 use runit_listener::{BadPair, Certificate, Look, server_config};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::admin::{self, Source};
 use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
 use crate::data_dir::DataDir;
 use crate::heartbeats::Heartbeats;
+use crate::keys::Keys;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
+use crate::operations::Swept;
 use crate::reconnects::Reconnects;
 use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
@@ -49,6 +52,8 @@ pub struct Control {
     pub(crate) authority: Arc<LocalAuthority>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) reports: Arc<Reports>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) swept: Arc<Swept>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -113,9 +118,23 @@ impl Control {
             settings: settings.clone(),
             reconnects: Arc::new(Reconnects::new(settings.load().control.reconnect_limit)),
         });
-        let (heartbeats, reports) = (Arc::default(), Arc::default());
-        let control =
-            Self { sessions, trail, metrics, settings, certificate, authority, heartbeats, reports, started_at };
+        let configured = settings.load().gateway.operator_key.as_ref().map(Secret::hash);
+        let keys = Arc::new(Keys::load(Arc::clone(&sessions.store), configured).await?);
+        trail.count_past(started_at).await?;
+        let (heartbeats, swept, reports) = Default::default();
+        let control = Self {
+            sessions,
+            trail,
+            metrics,
+            settings,
+            certificate,
+            authority,
+            heartbeats,
+            reports,
+            keys,
+            swept,
+            started_at,
+        };
         control.load().await?;
         Ok(control)
     }
@@ -185,26 +204,50 @@ impl Control {
         }
     }
 
-    /// An operator ends a session's lock: its connections end, and its workspace is made anew.
+    /// Serves the operator's interface on `listener` until `shutdown` is done; its metrics are the control plane's own
+    /// and those of `sources`.
     ///
     /// # Errors
-    /// [`ChangeError`] when there is no such session, or nobody holds it.
-    pub async fn cut(&self, id: SessionId) -> Result<(), ChangeError> {
-        self.sessions.change(id, Change::Cut).await?;
-        self.note(SecurityEvent::new(EventKind::SessionCut, self.sessions.clock.now()).session(id)).await;
-        Ok(())
+    /// When the listener fails.
+    pub fn serve_admin(
+        &self,
+        listener: TcpListener,
+        sources: Vec<Source>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let (stopping, stop) = watch::channel(false);
+        let mut settings = NodeSettings::clone(&self.settings.load());
+        // Who may ask is decided by the connection: no proxy speaks for somebody else here.
+        settings.control.trusted_proxies.clear();
+        let router = admin::router(self.clone(), sources, stop.clone());
+        let service = Service { router, tls: None, settings: LiveSettings::new(settings) };
+        async move {
+            let stopped = async move {
+                shutdown.await;
+                let _ = stopping.send(true);
+            };
+            tokio::join!(server::serve(listener, service, stop), stopped).0
+        }
     }
 
     /// The metrics as they are now.
     pub fn gather(&self) -> Vec<MetricFamily> {
         let forfeited = self.sessions.store.forfeited_bytes();
-        self.metrics.gather(self.sessions.directory.sessions().iter().map(|session| session.status()), forfeited)
+        self.metrics.gather(self.sessions.directory.counts(), forfeited)
     }
 
     /// Sessions that cannot be served any more are removed, so that their agents are told to register again.
     async fn load(&self) -> Result<(), StartError> {
-        for id in self.sessions.load(&self.upstream_policy()).await? {
-            tracing::warn!(session = %id, "removed: its host is no longer allowed, or its credential cannot be opened");
+        let keyed = self.settings.load().control.registration == Registration::Key;
+        let may_stay = |session: &Session| match session.provider_key {
+            None => !keyed,
+            Some(key) => self.keys.stands(key),
+        };
+        for id in self.sessions.load(&self.upstream_policy(), may_stay).await? {
+            tracing::warn!(
+                session = %id,
+                "removed: its host is no longer allowed, its credential cannot be opened, or its provider has no key"
+            );
             let session = match self.sessions.store.change(id, Change::Remove, self.started_at).await {
                 Ok(session) => session,
                 Err(ChangeError::Store(error)) => return Err(error.into()),

@@ -22,8 +22,42 @@ const BACKLOG: usize = 1024;
 
 /// All live sessions, as the store has committed them.
 pub(crate) struct Directory {
-    entries: Mutex<HashMap<SessionId, Entry>>,
+    entries: Mutex<Entries>,
     changes: broadcast::Sender<DirectoryChange>,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_id: HashMap<SessionId, Entry>,
+    counts: Counts,
+}
+
+/// How many live sessions are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) ready: u64,
+    pub(crate) locked: u64,
+    pub(crate) recycling: u64,
+}
+
+impl Counts {
+    fn moved(&mut self, from: Option<SessionStatus>, to: SessionStatus) {
+        if let Some(count) = from.and_then(|from| self.of(from)) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(count) = self.of(to) {
+            *count += 1;
+        }
+    }
+
+    fn of(&mut self, status: SessionStatus) -> Option<&mut u64> {
+        match status {
+            SessionStatus::Ready => Some(&mut self.ready),
+            SessionStatus::Locked => Some(&mut self.locked),
+            SessionStatus::Recycling => Some(&mut self.recycling),
+            SessionStatus::Removed => None,
+        }
+    }
 }
 
 struct Entry {
@@ -47,7 +81,7 @@ impl Directory {
     /// treated as gone.
     pub(crate) fn publish(&self, session: Session, credential: Option<Secret>) {
         let mut entries = self.entries();
-        let known = entries.get(&session.id).map_or(0, |entry| entry.revision);
+        let known = entries.by_id.get(&session.id).map_or(0, |entry| entry.revision);
         if session.revision <= known {
             return;
         }
@@ -61,21 +95,24 @@ impl Directory {
             None => DirectoryChange::Remove(id),
         };
         let now = live.as_ref().map_or(SessionStatus::Removed, |live| live.session.status());
-        let status = entries.remove(&id).map_or_else(|| watch::Sender::new(now), |entry| entry.status);
+        let known = entries.by_id.remove(&id);
+        let was = known.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| live.session.status());
+        entries.counts.moved(was, now);
+        let status = known.map_or_else(|| watch::Sender::new(now), |entry| entry.status);
         status.send_if_modified(|status| std::mem::replace(status, now) != now);
-        entries.insert(id, Entry { revision, live, status });
+        entries.by_id.insert(id, Entry { revision, live, status });
         // Under the lock, so that changes are sent in the order in which they were applied. No watcher is no error.
         let _ = self.changes.send(change);
     }
 
     /// The session as it was last published.
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Session>> {
-        self.entries().get(&id)?.live.as_ref().map(|live| Arc::clone(&live.session))
+        self.entries().by_id.get(&id)?.live.as_ref().map(|live| Arc::clone(&live.session))
     }
 
     /// Ends when a live session's status is another than `known`, or the session is gone.
     pub(crate) async fn leaves(&self, id: SessionId, known: SessionStatus) {
-        let status = self.entries().get(&id).map(|entry| entry.status.subscribe());
+        let status = self.entries().by_id.get(&id).map(|entry| entry.status.subscribe());
         if let Some(mut status) = status {
             // An entry that is forgotten is a session that is gone.
             let _ = status.wait_for(|status| *status != known).await;
@@ -84,7 +121,13 @@ impl Directory {
 
     /// All live sessions, in no order.
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
-        self.entries().values().filter_map(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.session)).collect()
+        let entries = self.entries();
+        entries.by_id.values().filter_map(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.session)).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn counts(&self) -> Counts {
+        self.entries().counts
     }
 
     /// A snapshot, then each change, for ever; after a gap another snapshot.
@@ -110,12 +153,12 @@ impl Directory {
     /// Snapshot and subscription of one moment: no change falls between them.
     fn snapshot(&self) -> (DirectoryChange, broadcast::Receiver<DirectoryChange>) {
         let entries = self.entries();
-        let views = entries.values().filter_map(|entry| entry.live.as_ref()).map(Live::view).collect();
+        let views = entries.by_id.values().filter_map(|entry| entry.live.as_ref()).map(Live::view).collect();
         (DirectoryChange::Snapshot(views), self.changes.subscribe())
     }
 
     /// The map is whole between statements, so one who panicked while holding it left it usable.
-    fn entries(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,6 +12,9 @@
 //! | [`clock`] | the time of day |
 //! | `api`, `server` | HTTP: routes, limits, headers, the one table of problems |
 //! | `registration`, `rental` | what providers and renters ask, behind the handlers |
+//! | `admin`, `operations` | the operator's interface, and what is behind it |
+//! | `keys` | whose key opens what |
+//! | `openapi` | the description of both interfaces |
 //! | `occupancy` | how many connections and streams may be open |
 //! | `sweeper`, `heartbeats` | who has gone silent |
 //! | `reports` | what agents tell of themselves |
@@ -19,8 +22,9 @@
 //! | `authority` | what the data plane asks |
 //! | [`anchors`] | whether the audit trail is what it was |
 //! | [`billing`] | usage records as text |
-//! | `trail`, `metrics`, `metered_store` | what operators see |
+//! | `trail`, `tally`, `metrics`, `metered_store` | what operators see |
 
+mod admin;
 pub mod anchors;
 mod api;
 mod authority;
@@ -30,9 +34,12 @@ pub mod control;
 mod data_dir;
 mod directory;
 mod heartbeats;
+mod keys;
 mod metered_store;
 mod metrics;
 mod occupancy;
+mod openapi;
+mod operations;
 mod random;
 mod reconnects;
 mod registration;
@@ -43,8 +50,10 @@ mod server;
 mod sessions;
 pub mod sqlite;
 mod sweeper;
+mod tally;
 mod trail;
 
+pub use admin::Source;
 pub use clock::SystemClock;
 pub use control::{Control, StartError};
 pub use data_dir::DataDir;

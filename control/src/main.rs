@@ -14,6 +14,7 @@ use runit_config::{LogFormat, NodeSettings};
 use runit_control::{Control, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 /// Registers sessions, takes heartbeats, hands out access.
@@ -68,16 +69,27 @@ fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         // Before anybody can know that it runs: until then a signal ends the process at once.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let listen = settings.control.listen;
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        tracing::info!(listen = %listener.local_addr()?, "the control API listens");
-        let shutdown = async move {
+        let (api, admin) = (settings.control.listen, settings.gateway.admin_listen);
+        let admin = TcpListener::bind(admin).await.with_context(|| format!("gateway.admin_listen: {admin}"))?;
+        let api = TcpListener::bind(api).await.with_context(|| format!("control.listen: {api}"))?;
+        tracing::info!(listen = %api.local_addr()?, admin = %admin.local_addr()?, "the control API listens");
+        let (stopping, stop) = watch::channel(false);
+        let stopped = || {
+            let mut stop = stop.clone();
+            async move { stop.wait_for(|&stopped| stopped).await.map_or((), drop) }
+        };
+        let asked = async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            stopping.send_replace(true);
+            Ok(())
         };
-        control.serve(listener, shutdown).await.context("the control API failed")
+        let serving = control.serve(api, stopped());
+        tokio::try_join!(serving, control.serve_admin(admin, Vec::new(), stopped()), asked)
+            .context("the API failed")?;
+        Ok(())
     })
 }
 

@@ -11,6 +11,8 @@ use runit_core::Timestamp;
 use runit_core::event::EventKind;
 use runit_core::session::SessionStatus;
 
+use crate::directory::Counts;
+
 /// The metrics and the registry that they are in.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -128,16 +130,14 @@ impl Metrics {
     }
 
     /// All metrics, with the sessions counted now and the bytes forfeited so far.
-    pub(crate) fn gather(&self, statuses: impl Iterator<Item = SessionStatus>, forfeited: u64) -> Vec<MetricFamily> {
+    pub(crate) fn gather(&self, counts: Counts, forfeited: u64) -> Vec<MetricFamily> {
         self.forfeited.inc_by(forfeited.saturating_sub(self.forfeited.get()));
-        let mut counts = [SessionStatus::Ready, SessionStatus::Locked, SessionStatus::Recycling].map(|one| (one, 0));
-        for status in statuses {
-            if let Some((_, count)) = counts.iter_mut().find(|(one, _)| *one == status) {
-                *count += 1;
-            }
-        }
-        for (status, count) in counts {
-            self.sessions.with_label_values(&[status.as_str()]).set(count);
+        for (status, count) in [
+            (SessionStatus::Ready, counts.ready),
+            (SessionStatus::Locked, counts.locked),
+            (SessionStatus::Recycling, counts.recycling),
+        ] {
+            self.sessions.with_label_values(&[status.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.registry.gather()
     }

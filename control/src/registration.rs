@@ -9,7 +9,7 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::session::{Change, Offer, Session, SessionStatus, base_path};
 use runit_core::store::Registration;
 use runit_core::upstream::UpstreamUrl;
-use runit_core::{AccessToken, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
+use runit_core::{AccessToken, KeyId, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -44,6 +44,14 @@ pub(crate) struct NewTunnel {
     token: String,
 }
 
+/// What a provider proves itself with when it registers.
+pub(crate) struct Presented {
+    /// The secret of a session that is known.
+    pub(crate) secret: Option<Secret>,
+    /// The provider's key.
+    pub(crate) key: Option<Secret>,
+}
+
 /// What a registration is answered with.
 pub(crate) struct Registered {
     pub(crate) session: Session,
@@ -57,7 +65,7 @@ impl Control {
     pub(crate) async fn register(
         &self,
         body: Result<NewSession, Problem>,
-        presented: Option<Secret>,
+        presented: Presented,
         from: RenterAddress,
     ) -> Result<Registered, Problem> {
         let outcome = match body {
@@ -118,11 +126,12 @@ impl Control {
         let _ = self.trail.record(vec![event]).await;
     }
 
-    async fn try_register(&self, body: NewSession, presented: Option<Secret>) -> Result<(Registered, bool), Problem> {
+    async fn try_register(&self, body: NewSession, presented: Presented) -> Result<(Registered, bool), Problem> {
         let provider: ProviderId = body
             .provider_id
             .parse()
             .map_err(|_| invalid("providerId: must be 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -"))?;
+        let provider_key = self.provider_key(&provider, presented.key.as_ref())?;
         let id = match &body.session_id {
             Some(text) => text.parse().map_err(|_| invalid("sessionId: must be a UUID in lower case with hyphens"))?,
             None => random::session_id()?,
@@ -137,13 +146,18 @@ impl Control {
 
         let before = self.sessions.store.session(id).await?;
         let secret = match &before {
-            Some(_) => presented.ok_or(Problem::SessionTaken)?,
+            Some(_) => presented.secret.ok_or(Problem::SessionTaken)?,
             None => random::secret()?,
         };
         let cap_bytes = self.settings.load().quota.cap_bytes;
         let registration =
-            Registration { id, provider, provider_secret: secret.hash(), provider_key: None, offer, cap_bytes };
+            Registration { id, provider, provider_secret: secret.hash(), provider_key, offer, cap_bytes };
         let session = self.sessions.register(registration).await?;
+        // Revoked in the meantime: whoever revoked it may have looked for its sessions before this one was there.
+        if provider_key.is_some_and(|key| !self.keys.stands(key)) {
+            self.deregister(id).await?;
+            return Err(Problem::ProviderKeyRequired);
+        }
         self.reports.is_back(id);
         let token = match session.status() {
             SessionStatus::Ready => self.issue_token(id).await?.map(|(token, _)| token),
@@ -151,6 +165,16 @@ impl Control {
         };
         let is_new = before.is_none_or(|before| before.status() == SessionStatus::Removed);
         Ok((Registered { session, token, secret }, is_new))
+    }
+
+    /// The key that lets its bearer register in this name; none where none is needed.
+    fn provider_key(&self, provider: &ProviderId, presented: Option<&Secret>) -> Result<Option<KeyId>, Problem> {
+        match (presented, self.settings.load().control.registration) {
+            (None, runit_config::Registration::Open) => Ok(None),
+            (None, runit_config::Registration::Key) => Err(Problem::ProviderKeyRequired),
+            // A key that opens nothing is refused in either case: who has one believes that it counts.
+            (Some(key), _) => self.keys.provider(key, provider).map(Some).ok_or(Problem::ProviderKeyRequired),
+        }
     }
 
     fn upstream(&self, text: &str) -> Result<UpstreamUrl, Problem> {
@@ -194,7 +218,9 @@ fn invalid(detail: &str) -> Problem {
 const fn refused_registration(problem: &Problem) -> Option<EventKind> {
     match problem {
         Problem::InvalidPublicUrl => Some(EventKind::SuspiciousProviderUrl),
-        Problem::InvalidPayload(_) | Problem::SessionTaken => Some(EventKind::InvalidProviderRegistration),
+        Problem::InvalidPayload(_) | Problem::SessionTaken | Problem::ProviderKeyRequired => {
+            Some(EventKind::InvalidProviderRegistration)
+        }
         _ => None,
     }
 }

@@ -31,13 +31,17 @@ impl Sessions {
     }
 
     /// Publishes what the store holds. Answers the sessions that cannot be served any more: their host is not allowed
-    /// by `policy` now, or their credential cannot be opened since the key has changed.
-    pub(crate) async fn load(&self, policy: &UpstreamPolicy) -> Result<Vec<SessionId>, StoreError> {
+    /// by `policy` now, their credential cannot be opened since the key has changed, or they may not stay.
+    pub(crate) async fn load(
+        &self,
+        policy: &UpstreamPolicy,
+        may_stay: impl Fn(&Session) -> bool,
+    ) -> Result<Vec<SessionId>, StoreError> {
         let mut lost = Vec::new();
         for session in self.store.live_sessions().await? {
             let allowed = UpstreamUrl::parse(&session.offer.upstream.to_string(), policy).is_ok();
             match self.open(&session) {
-                Some(credential) if allowed => self.directory.publish(session, Some(credential)),
+                Some(credential) if allowed && may_stay(&session) => self.directory.publish(session, Some(credential)),
                 _ => lost.push(session.id),
             }
         }
@@ -45,9 +49,10 @@ impl Sessions {
     }
 
     /// Publishes what another process has changed: during an upgrade the old one and the new one share the store.
-    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+    /// Answers whether there was anything.
+    pub(crate) async fn catch_up(&self) -> Result<bool, StoreError> {
         if !self.store.changed_elsewhere().await? {
-            return Ok(());
+            return Ok(false);
         }
         let live = self.store.live_sessions().await?;
         let live_ids: HashSet<SessionId> = live.iter().map(|session| session.id).collect();
@@ -58,7 +63,7 @@ impl Sessions {
                 self.publish(&session);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Registers and publishes.

@@ -87,8 +87,13 @@ impl Control {
     /// One round: heartbeats are written, other processes heard, then whoever is due is asked about.
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
-        self.sessions.catch_up().await?;
-        while self.sessions.store.expire_leases(self.sessions.clock.now()).await? > 0 {}
+        if self.sessions.catch_up().await? {
+            self.keys.reload().await?;
+        }
+        let now = self.sessions.clock.now();
+        self.swept.note(now);
+        self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
+        while self.sessions.store.expire_leases(now).await? > 0 {}
         let settings = self.settings.load();
         let silent_after = Duration::from_secs(settings.control.provider_silent_seconds);
         let absent_after = Duration::from_secs(settings.control.renter_absent_seconds);

@@ -10,25 +10,33 @@ use std::time::Duration;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::limit::{Limit, SlidingLog};
 use runit_core::store::{Store, StoreError};
-use runit_core::{NetworkKey, RenterAddress};
+use runit_core::time::millis;
+use runit_core::{NetworkKey, RenterAddress, Timestamp};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::tally::{self, Tally};
 
 const REFUSALS_PER_WINDOW: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where events go.
 pub(crate) struct Trail {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>)>>,
+    tally: Mutex<Tally>,
+    /// Changes when the store has more events than before.
+    news: watch::Sender<()>,
 }
 
 impl Trail {
     pub(crate) fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         let limit = Limit { requests: REFUSALS_PER_WINDOW, window: WINDOW };
-        Self { store, metrics, kept: Mutex::new(SlidingLog::new(limit)) }
+        let kept = Mutex::new(SlidingLog::new(limit));
+        Self { store, metrics, kept, tally: Mutex::default(), news: watch::Sender::new(()) }
     }
 
     /// Records events, in order.
@@ -40,7 +48,30 @@ impl Trail {
         for event in &kept {
             tracing::info!(target: "runit_security", "{}", line(event));
         }
-        if kept.is_empty() { Ok(()) } else { self.store.append_events(kept).await }
+        if kept.is_empty() {
+            return Ok(());
+        }
+        self.store.append_events(kept).await?;
+        self.news.send_replace(());
+        Ok(())
+    }
+
+    /// Counts what happened in the last day, before this process.
+    pub(crate) async fn count_past(&self, now: Timestamp) -> Result<(), StoreError> {
+        let day_ago = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(DAY)));
+        let counts = self.store.count_events(day_ago, tally::STEP).await?;
+        self.with_tally(|tally| counts.into_iter().for_each(|(began, kind, count)| tally.add(kind, count, began)));
+        Ok(())
+    }
+
+    /// Reads or changes the counts of the last day.
+    pub(crate) fn with_tally<T>(&self, with: impl FnOnce(&mut Tally) -> T) -> T {
+        with(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Resolves when events were appended since it was asked last.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// Counts an event that is not to be recorded.
@@ -50,6 +81,7 @@ impl Trail {
 
     fn keeps(&self, event: &SecurityEvent) -> bool {
         self.count(event.kind);
+        self.with_tally(|tally| tally.add(event.kind, 1, event.at));
         let key = (event.kind, event.address.map(RenterAddress::network));
         !is_refusal(event.kind)
             || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
@@ -100,7 +132,7 @@ fn line(event: &SecurityEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runit_core::{SessionId, Timestamp};
+    use runit_core::SessionId;
     use uuid::Uuid;
 
     #[test]

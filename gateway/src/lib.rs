@@ -10,7 +10,6 @@
 //!
 //! This library knows the control plane only as a [`runit_core::Authority`]; the binary `runit-gateway` puts one in.
 
-mod admin;
 mod answer;
 mod answer_policy;
 mod app;
@@ -56,7 +55,6 @@ mod ticket;
 mod tunnel;
 mod watch;
 
-pub use admin::{Admin, Cutter, Source};
 pub use app::GatewayApp;
 pub use files::raise_limit;
 pub use lifecycle::Lifecycle;

@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use pingora::apps::http_app::HttpServer;
 use pingora::server::configuration::Opt;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 use runit_config::{LiveSettings, NodeSettings};
-use runit_control::{Control, SystemClock};
+use runit_control::{Control, Source, SystemClock};
 use runit_core::Clock;
-use runit_gateway::{Admin, Lifecycle, Node, RedirectApp, server_conf};
+use runit_gateway::{Lifecycle, Node, RedirectApp, server_conf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -58,10 +57,13 @@ fn main() -> Result<()> {
     if arguments.upgrade {
         process.retire_predecessor()?;
     }
-    let server = proxy_server(&settings, &node, &control, &lifecycle, arguments.upgrade)?;
+    let server = proxy_server(&settings, &node, &lifecycle, arguments.upgrade)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let api = runtime.block_on(listen(settings.control.listen, arguments.upgrade))?;
+    let listeners = Listeners {
+        api: runtime.block_on(listen("control.listen", settings.control.listen, arguments.upgrade))?,
+        admin: runtime.block_on(listen("gateway.admin_listen", settings.gateway.admin_listen, arguments.upgrade))?,
+    };
     runtime.block_on(node.settle_killed());
     let metrics = node.metrics();
     let reloader = Reloader {
@@ -76,7 +78,10 @@ fn main() -> Result<()> {
     process.claim()?;
     let ended = Arc::new(Notify::new());
     let settled = Arc::new(Notify::new());
-    let serving = runtime.spawn(serve_until_settled(control, api, lifecycle.clone(), Arc::clone(&settled)));
+    let gathered = Arc::clone(&metrics);
+    let sources: Vec<Source> = vec![Arc::new(move || gathered.gather())];
+    let serving =
+        runtime.spawn(serve_until_settled(control, listeners, sources, lifecycle.clone(), Arc::clone(&settled)));
     let settling = runtime.spawn({
         let ended = Arc::clone(&ended);
         async move { node.run(ended.notified()).await }
@@ -98,20 +103,32 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Serves the control API while this process is the current one; then only follows what its successor changes.
+/// What the control plane listens on.
+struct Listeners {
+    api: tokio::net::TcpListener,
+    admin: tokio::net::TcpListener,
+}
+
+/// Serves control and admin API while this process is the current one; then only follows what its successor changes.
 async fn serve_until_settled(
     control: Control,
-    api: tokio::net::TcpListener,
+    listeners: Listeners,
+    sources: Vec<Source>,
     lifecycle: Lifecycle,
     settled: Arc<Notify>,
 ) -> std::io::Result<()> {
-    control.serve(api, async move { lifecycle.retired().await }).await?;
+    let retired = || {
+        let lifecycle = lifecycle.clone();
+        async move { lifecycle.retired().await }
+    };
+    let api = control.serve(listeners.api, retired());
+    tokio::try_join!(api, control.serve_admin(listeners.admin, sources, retired()))?;
     control.follow_successor(settled.notified()).await;
     Ok(())
 }
 
-/// The control API's socket. A predecessor lets go of it as soon as it is told to retire.
-async fn listen(address: SocketAddr, upgrade: bool) -> Result<tokio::net::TcpListener> {
+/// A socket of the control plane. A predecessor lets go of it as soon as it is told to retire.
+async fn listen(key: &str, address: SocketAddr, upgrade: bool) -> Result<tokio::net::TcpListener> {
     let patience = if upgrade { TAKE_OVER } else { Duration::ZERO };
     let deadline = tokio::time::Instant::now() + patience;
     loop {
@@ -119,19 +136,13 @@ async fn listen(address: SocketAddr, upgrade: bool) -> Result<tokio::net::TcpLis
             Ok(listener) => return Ok(listener),
             Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(error) => {
-                return Err(error).with_context(|| format!("control.listen: cannot listen on {address}"));
+                return Err(error).with_context(|| format!("{key}: cannot listen on {address}"));
             }
         }
     }
 }
 
-fn proxy_server(
-    settings: &NodeSettings,
-    node: &Node,
-    control: &Control,
-    lifecycle: &Lifecycle,
-    upgrade: bool,
-) -> Result<Server> {
+fn proxy_server(settings: &NodeSettings, node: &Node, lifecycle: &Lifecycle, upgrade: bool) -> Result<Server> {
     let gateway = &settings.gateway;
     if let Some(file) = &settings.upstream.ca_file {
         std::fs::File::open(file).with_context(|| format!("upstream.ca_file: cannot read {}", file.display()))?;
@@ -140,18 +151,6 @@ fn proxy_server(
     server.bootstrap();
     let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration, lifecycle.clone()));
     proxy.add_tcp(&available(gateway.listen, "gateway.listen", upgrade)?);
-    let (metrics, scraped, cutting) = (node.metrics(), control.clone(), control.clone());
-    let admin = Admin {
-        cut: Arc::new(move |id| {
-            let control = cutting.clone();
-            Box::pin(async move { control.cut(id).await.is_ok() })
-        }),
-        sources: vec![Arc::new(move || metrics.gather()), Arc::new(move || scraped.gather())],
-        operator_key: gateway.operator_key.as_ref().map(runit_core::Secret::hash),
-    };
-    let mut admin = Service::new("admin".to_owned(), HttpServer::new_app(admin));
-    admin.add_tcp(&available(gateway.admin_listen, "gateway.admin_listen", upgrade)?);
-    admin.threads = Some(1);
     if let Some(listen) = gateway.redirect_listen {
         let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(&gateway.public_url));
         redirect.add_tcp(&available(listen, "gateway.redirect_listen", upgrade)?);
@@ -159,7 +158,6 @@ fn proxy_server(
         server.add_service(redirect);
     }
     server.add_service(proxy);
-    server.add_service(admin);
     Ok(server)
 }
 

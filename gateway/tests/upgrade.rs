@@ -163,7 +163,7 @@ async fn an_operator_ends_a_lock_and_its_idle_websockets() {
         async move {
             let mut stream = tokio::net::TcpStream::connect(admin).await.expect("listens");
             let head = format!(
-                "POST /sessions/{id}/cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\
+                "POST /admin/v1/sessions/{id}/cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\
                  Authorization: Bearer {key}\r\n\r\n"
             );
             tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("taken");
@@ -179,7 +179,7 @@ async fn an_operator_ends_a_lock_and_its_idle_websockets() {
     client.drain().await;
     assert_eq!(client.received, [0x88, 2, 0x0f, 0xa3], "taken away");
     assert!(house.log().contains("SESSION_CUT"), "{}", house.log());
-    assert_eq!(cut("sixteen characters").await.as_deref(), Some("404"), "nobody holds it any more");
+    assert_eq!(cut("sixteen characters").await.as_deref(), Some("409"), "nobody holds it any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

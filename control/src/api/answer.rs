@@ -20,7 +20,7 @@ const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
-pub(super) async fn add_headers(request: Request, next: Next) -> Response {
+pub(crate) async fn add_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in DEFAULTS {
         response.headers_mut().entry(name).or_insert(value);
@@ -40,7 +40,7 @@ pub(super) async fn add_hsts(State(settings): State<LiveSettings>, request: Requ
     response
 }
 
-pub(super) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     metrics.request(route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());

@@ -23,7 +23,7 @@ const COALESCE: Duration = Duration::from_millis(100);
 /// Changes that are taken at once.
 const CHANGES: usize = 1_024;
 /// A comment after so long without an event keeps proxies from closing the stream.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Streams that one network may have open: each is a browser's tab.
 const STREAMS_PER_NETWORK: usize = 20;
 /// Streams that may be open at all.

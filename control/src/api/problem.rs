@@ -23,6 +23,8 @@ pub(crate) enum Problem {
     InvalidPublicUrl,
     /// No provider secret, or not this session's.
     WrongSecret,
+    /// The provider presented no key that lets it register this name.
+    ProviderKeyRequired,
     /// The session is registered with another secret.
     SessionTaken,
     /// No such session.
@@ -57,6 +59,20 @@ pub(crate) enum Problem {
     MethodNotAllowed,
     /// The store could not decide.
     Unavailable,
+    /// The query is not what the call wants; the detail says what.
+    InvalidQuery(String),
+    /// No operator's key, or one that opens nothing.
+    OperatorKeyRequired,
+    /// The operator's key may only look.
+    RoleRequired,
+    /// Too many keys that open nothing; the next is looked at in so many seconds.
+    TooManyGuesses(u64),
+    /// Nobody holds the session.
+    NotLocked,
+    /// No such key.
+    UnknownKey,
+    /// Something that this process cannot do without does not work.
+    NotReady,
 }
 
 /// The code of the problem that a response tells of, for the metrics.
@@ -64,11 +80,14 @@ pub(crate) enum Problem {
 pub(crate) struct ProblemCode(pub(crate) &'static str);
 
 impl Problem {
-    pub(super) const fn row(&self) -> (StatusCode, &'static str, &'static str) {
+    pub(crate) const fn row(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::InvalidPayload(_) => (StatusCode::BAD_REQUEST, "invalid_payload", "invalid payload"),
             Self::InvalidPublicUrl => (StatusCode::BAD_REQUEST, "invalid_public_url", "invalid public URL"),
             Self::WrongSecret => (StatusCode::UNAUTHORIZED, "wrong_provider_secret", "wrong provider secret"),
+            Self::ProviderKeyRequired => {
+                (StatusCode::FORBIDDEN, "provider_key_required", "a key for this provider is required")
+            }
             Self::SessionTaken => (StatusCode::CONFLICT, "session_taken", "session belongs to another provider"),
             Self::UnknownSession => (StatusCode::NOT_FOUND, "unknown_session", "unknown session"),
             Self::ReRegister => {
@@ -91,6 +110,13 @@ impl Problem {
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin", "cross-origin request refused"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "not found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed"),
+            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "invalid query"),
+            Self::OperatorKeyRequired => (StatusCode::UNAUTHORIZED, "operator_key_required", "operator key required"),
+            Self::RoleRequired => (StatusCode::FORBIDDEN, "role_required", "this key may only read"),
+            Self::TooManyGuesses(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", "too many wrong keys"),
+            Self::NotLocked => (StatusCode::CONFLICT, "not_locked", "nobody holds this session"),
+            Self::UnknownKey => (StatusCode::NOT_FOUND, "unknown_key", "unknown key"),
+            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "not ready"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "temporarily unavailable"),
         }
     }
@@ -100,11 +126,11 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, text) = self.row();
         let mut body = json!({ "error": text, "code": code });
-        if let Self::InvalidPayload(detail) = &self {
+        if let Self::InvalidPayload(detail) | Self::InvalidQuery(detail) = &self {
             body["detail"] = detail.as_str().into();
         }
         let mut response = (status, Json(body)).into_response();
-        if let Self::TooManyReconnects(seconds) = self {
+        if let Self::TooManyReconnects(seconds) | Self::TooManyGuesses(seconds) = self {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::problem::Problem;
-use super::request::{Bearer, Payload, Sender};
-use crate::registration::{NewSession, NewTunnel};
+use super::request::{Bearer, Payload, ProviderKey, Sender};
+use crate::registration::{NewSession, NewTunnel, Presented};
 use crate::sessions::detached;
 
 /// A heartbeat that waits for a change is answered by then, whatever it asks for.
@@ -24,10 +24,12 @@ pub(super) async fn register(
     State(api): State<Api>,
     Sender(from): Sender,
     Bearer(secret): Bearer,
+    ProviderKey(key): ProviderKey,
     body: Result<Payload<NewSession>, Problem>,
 ) -> Result<Json<Value>, Problem> {
     let body = body.map(|Payload(body)| body);
-    let registered = detached(async move { api.control.register(body, secret, from).await }).await??;
+    let registered =
+        detached(async move { api.control.register(body, Presented { secret, key }, from).await }).await??;
     Ok(Json(json!({
         "sessionId": registered.session.id,
         "accessToken": registered.token.map(|token| token.expose()),

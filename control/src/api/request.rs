@@ -1,18 +1,20 @@
 //! What handlers take out of a request: a JSON body, a bearer credential, the peer's address.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use runit_config::LiveSettings;
 use runit_core::client_address::MalformedForwarding;
 use runit_core::{AccessToken, RenterAddress, Secret};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
-use super::Api;
 use super::problem::Problem;
 
 /// How long a body may take to arrive.
@@ -20,41 +22,73 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies of our clients are shorter than this; what a longer one has beyond it waits for one of [`LARGE_BODIES`].
 const SMALL_BODY_BYTES: usize = 16 * 1024;
 /// Longer bodies that are in memory at one moment: bounds what strangers can make us hold.
-pub(super) const LARGE_BODIES: usize = 16;
+const LARGE_BODIES: usize = 16;
+
+/// How long a body may be, and how many long ones there may be at once.
+#[derive(Clone)]
+pub(crate) struct BodyLimits {
+    settings: LiveSettings,
+    large: Arc<Semaphore>,
+}
+
+impl BodyLimits {
+    pub(crate) fn new(settings: LiveSettings) -> Self {
+        Self { settings, large: Arc::new(Semaphore::new(LARGE_BODIES)) }
+    }
+}
 
 /// A JSON body; a malformed one is refused with the name of the field.
-pub(super) struct Payload<T>(pub(super) T);
+pub(crate) struct Payload<T>(pub(crate) T);
 
 /// The same, where no body at all stands for the default.
-pub(super) struct OptionalPayload<T>(pub(super) T);
+pub(crate) struct OptionalPayload<T>(pub(crate) T);
 
 /// `Authorization: Bearer`, if there is one (RFC 6750, section 2.1).
-pub(super) struct Bearer(pub(super) Option<Secret>);
+pub(crate) struct Bearer(pub(crate) Option<Secret>);
+
+/// The key in `Runit-Provider-Key`, if there is one: `Authorization` holds the secret of a known session.
+pub(crate) struct ProviderKey(pub(crate) Option<Secret>);
+
+const PROVIDER_KEY: HeaderName = HeaderName::from_static("runit-provider-key");
+
+/// The variable segment of the path; what is not UTF-8 is no place of ours.
+pub(crate) struct Segment(pub(crate) String);
+
+/// The query; what is not understood is refused, so that a filter with a slip does not show everything.
+pub(crate) struct Asked<T>(pub(crate) T);
 
 /// Who sent the request.
 #[derive(Clone, Copy)]
-pub(super) struct Sender(pub(super) RenterAddress);
+pub(crate) struct Sender(pub(crate) RenterAddress);
 
 /// The same as the listener has it: a listed proxy may have sent something that is no address.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer(pub(crate) Result<RenterAddress, MalformedForwarding>);
 
-impl<T: DeserializeOwned> FromRequest<Api> for Payload<T> {
+impl<S, T: DeserializeOwned> FromRequest<S> for Payload<T>
+where
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         check_type(&parts.headers)?;
-        parse(&read(body, api).await?).map(Self)
+        parse(&read(body, &BodyLimits::from_ref(state)).await?).map(Self)
     }
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalPayload<T> {
+impl<S, T: DeserializeOwned + Default> FromRequest<S> for OptionalPayload<T>
+where
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body, api).await?;
+        let bytes = read(body, &BodyLimits::from_ref(state)).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -76,6 +110,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Bearer {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for ProviderKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // One that is not text is one that opens nothing.
+        let text = parts.headers.get(PROVIDER_KEY).map(|value| value.to_str().unwrap_or_default());
+        Ok(Self(text.map(|key| Secret::new(key.trim()))))
+    }
+}
+
 impl Bearer {
     /// The credential as a renter's access token.
     pub(super) fn access_token(self) -> Result<AccessToken, Problem> {
@@ -92,6 +136,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Sender {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        segment.map(|Path(text)| Self(text)).map_err(|_| Problem::NotFound)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let asked = Query::<T>::try_from_uri(&parts.uri);
+        asked.map(|Query(asked)| Self(asked)).map_err(|error| Problem::InvalidQuery(error.body_text()))
+    }
+}
+
 /// Anything but plain JSON is refused: a web page of another site can make browsers send forms and text, not JSON.
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     let value = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
@@ -101,12 +163,12 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json && is_plain { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
 }
 
-async fn read(body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
-    tokio::time::timeout(BODY_TIMEOUT, collect(body, api)).await.map_err(|_| Problem::TooSlow)?
+async fn read(body: Body, limits: &BodyLimits) -> Result<Vec<u8>, Problem> {
+    tokio::time::timeout(BODY_TIMEOUT, collect(body, limits)).await.map_err(|_| Problem::TooSlow)?
 }
 
-async fn collect(mut body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
-    let most = api.body_max_bytes();
+async fn collect(mut body: Body, limits: &BodyLimits) -> Result<Vec<u8>, Problem> {
+    let most = limits.settings.load().control.body_max_bytes;
     let (mut bytes, mut length, mut permit) = (Vec::new(), 0_usize, None);
     let mut too_large = body.size_hint().lower() > most as u64;
     while let Some(frame) = body.frame().await {
@@ -123,7 +185,7 @@ async fn collect(mut body: Body, api: &Api) -> Result<Vec<u8>, Problem> {
             continue;
         }
         if permit.is_none() && length > SMALL_BODY_BYTES {
-            permit = Some(api.large_bodies.acquire().await.map_err(|_| Problem::Unavailable)?);
+            permit = Some(limits.large.acquire().await.map_err(|_| Problem::Unavailable)?);
         }
         bytes.extend_from_slice(&chunk);
     }

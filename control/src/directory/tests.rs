@@ -86,3 +86,18 @@ async fn a_session_whose_credential_cannot_be_opened_is_not_shown() {
     directory.publish(session(1), None);
     assert!(directory.sessions().is_empty());
 }
+
+#[test]
+fn sessions_are_counted_by_state_as_they_change() {
+    let directory = Directory::new();
+    let mut renewed = session(1);
+    renewed.apply(Change::IssueToken(SecretHash::of("t")), Timestamp::default()).unwrap();
+    directory.publish(session(1), credential());
+    directory.publish(renewed.clone(), credential());
+    directory.publish(session(1), credential());
+    directory.publish(session(2), credential());
+    directory.publish(session(3), None);
+    assert_eq!(directory.counts(), Counts { ready: 2, locked: 0, recycling: 0 });
+    directory.publish(removed(renewed), credential());
+    assert_eq!(directory.counts(), Counts { ready: 1, locked: 0, recycling: 0 });
+}

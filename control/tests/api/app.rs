@@ -41,9 +41,18 @@ pub(crate) struct TestApp {
     pub(crate) control: Control,
     settings: NodeSettings,
     address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<std::io::Result<()>>)>,
+    admin_address: SocketAddr,
+    running: Option<Running>,
     _data: Arc<TempDir>,
 }
+
+struct Running {
+    stops: [oneshot::Sender<()>; 2],
+    served: [JoinHandle<std::io::Result<()>>; 2],
+}
+
+/// The operator's key in the settings.
+pub(crate) const OPERATOR_KEY: &str = "the operator's own key";
 
 /// One client, at one address.
 #[derive(Clone)]
@@ -92,11 +101,13 @@ impl TestApp {
         settings.control.data_dir = data.path().join("control");
         settings.control.sweep_interval_ms = 10;
         settings.gateway.public_url = "https://gateway.example".parse().unwrap();
+        settings.gateway.operator_key = Some(runit_core::Secret::new(OPERATOR_KEY));
         change(&mut settings);
         let clock = Arc::new(StepClock(AtomicU64::new(1_795_334_400_000)));
         let control = Control::open(&settings, clock.clone()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut app = Self { clock, control, settings, address, running: None, _data: data };
+        let admin_address = address;
+        let mut app = Self { clock, control, settings, address, admin_address, running: None, _data: data };
         app.serve().await;
         app
     }
@@ -105,7 +116,8 @@ impl TestApp {
     pub(crate) async fn beside(&self) -> Self {
         let control = Control::open(&self.settings, self.clock.clone()).unwrap();
         let (clock, settings, address) = (self.clock.clone(), self.settings.clone(), self.address);
-        let mut app = Self { clock, control, settings, address, running: None, _data: Arc::clone(&self._data) };
+        let (admin_address, _data) = (address, Arc::clone(&self._data));
+        let mut app = Self { clock, control, settings, address, admin_address, running: None, _data };
         app.serve().await;
         app
     }
@@ -123,17 +135,25 @@ impl TestApp {
     }
 
     pub(crate) async fn stop(&mut self) {
-        let (stop, served) = self.running.take().expect("it runs");
-        stop.send(()).unwrap();
-        served.await.unwrap().unwrap();
+        let Running { stops, served } = self.running.take().expect("it runs");
+        stops.into_iter().for_each(|stop| stop.send(()).unwrap());
+        for served in served {
+            served.await.unwrap().unwrap();
+        }
     }
 
     async fn serve(&mut self) {
         let listener = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).await.unwrap();
         self.address = listener.local_addr().unwrap();
+        let admin = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).await.unwrap();
+        self.admin_address = admin.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
+        let (stop_admin, admin_stopped) = oneshot::channel();
         let serving = self.control.serve(listener, async move { stopped.await.unwrap_or_default() });
-        self.running = Some((stop, tokio::spawn(serving)));
+        let admin_stopped = async move { admin_stopped.await.unwrap_or_default() };
+        let admin = self.control.serve_admin(admin, Vec::new(), admin_stopped);
+        let served = [tokio::spawn(serving), tokio::spawn(admin)];
+        self.running = Some(Running { stops: [stop, stop_admin], served });
     }
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {
@@ -150,6 +170,11 @@ impl TestApp {
 
     pub(crate) fn step(&self, time: Duration) {
         self.clock.step(time);
+    }
+
+    /// A client of the admin listener.
+    pub(crate) fn operator(&self) -> Client {
+        Client { base: format!("http://{}", self.admin_address), ..self.client(1) }
     }
 
     /// A client at 127.0.0.`last`.
@@ -299,6 +324,28 @@ impl Client {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    /// With the operator's key, and a body of `{}` where one can be sent.
+    pub(crate) async fn open_as(&self, method: Method, path: &str) -> reqwest::Response {
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(OPERATOR_KEY);
+        request.header("content-type", "application/json").body("{}").send().await.unwrap()
+    }
+
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+    ) -> impl futures::Stream<Item = reqwest::Result<Vec<u8>>> + Unpin + use<> {
+        let mut request = self.http.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.send().await.unwrap();
+        Box::pin(futures::stream::unfold(response, |mut response| async move {
+            let chunk = response.chunk().await.transpose()?;
+            Some((chunk.map(|chunk| chunk.to_vec()), response))
+        }))
     }
 
     pub(crate) async fn open(&self, path: &str) -> reqwest::Response {

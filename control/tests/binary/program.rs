@@ -87,6 +87,6 @@ fn config(directory: &Path) -> PathBuf {
     let (config, data_dir) = (directory.join("runit.toml"), directory.join("data"));
     let limits =
         "creation_limit = { requests = 1000000, seconds = 1 }\ngeneral_limit = { requests = 1000000, seconds = 1 }\n";
-    fs::write(&config, format!("[control]\nlisten = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{limits}")).unwrap();
+    fs::write(&config, format!("[gateway]\nadmin_listen = \"127.0.0.1:0\"\n[control]\nlisten = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{limits}")).unwrap();
     config
 }

@@ -1,0 +1,157 @@
+//! Keys of operators and providers: who presents one, and what is made and revoked.
+//!
+//! Invariants: a key's text leaves this process once, in the answer to whoever made it; it is looked up and compared as a
+//! hash. Who guesses is stopped for a while before the next guess is looked at.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use runit_core::key::{Key, KeyHolder, Operator, Role};
+use runit_core::store::{Store, StoreError};
+use runit_core::{KeyId, NetworkKey, ProviderId, Secret, SecretHash, Timestamp};
+
+use crate::random::{self, NoRandomness};
+use runit_core::limit::{Limit, SlidingLog};
+
+/// Keys of no use that a network may present before none of its keys is looked at any more.
+const GUESSES: Limit = Limit { requests: 20, window: Duration::from_secs(60) };
+
+/// The keys that there are.
+pub(crate) struct Keys {
+    store: Arc<dyn Store>,
+    /// The key in the settings, which is there before any other.
+    configured: Option<SecretHash>,
+    by_hash: RwLock<HashMap<SecretHash, Key>>,
+    guesses: Mutex<SlidingLog<NetworkKey>>,
+}
+
+/// Why an operator is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// No key, or one that opens nothing.
+    NoKey {
+        /// Whether one was presented.
+        presented: bool,
+    },
+    /// The key may only look.
+    Role(Operator),
+    /// Too many keys that open nothing came from there.
+    TooManyGuesses(Duration),
+}
+
+/// A key cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+impl Keys {
+    /// Those that the store holds, and the configured one.
+    pub(crate) async fn load(store: Arc<dyn Store>, configured: Option<SecretHash>) -> Result<Self, StoreError> {
+        let guesses = Mutex::new(SlidingLog::new(GUESSES));
+        let keys = Self { store, configured, by_hash: RwLock::default(), guesses };
+        keys.reload().await?;
+        Ok(keys)
+    }
+
+    /// Takes what another process has made or revoked.
+    pub(crate) async fn reload(&self) -> Result<(), StoreError> {
+        let keys = self.store.keys().await?;
+        self.replace(keys.into_iter().map(|key| (key.hash, key)).collect());
+        Ok(())
+    }
+
+    /// The operator who presents `key` and wants to do what takes `role`.
+    pub(crate) fn operator(
+        &self,
+        key: Option<&Secret>,
+        role: Role,
+        network: NetworkKey,
+        now: Timestamp,
+    ) -> Result<Operator, Denied> {
+        let Some(key) = key else { return Err(Denied::NoKey { presented: false }) };
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = guesses.admit(&network, now);
+        if !verdict.admitted {
+            return Err(Denied::TooManyGuesses(verdict.next_free));
+        }
+        let Some((operator, granted)) = self.operator_of(key.hash()) else {
+            return Err(Denied::NoKey { presented: true });
+        };
+        // It was no guess.
+        guesses.forgive(&network, now);
+        if granted >= role { Ok(operator) } else { Err(Denied::Role(operator)) }
+    }
+
+    /// Whether also those who only look must present a key.
+    pub(crate) const fn are_demanded(&self) -> bool {
+        self.configured.is_some()
+    }
+
+    /// The key that lets its bearer register sessions as `provider`.
+    pub(crate) fn provider(&self, key: &Secret, provider: &ProviderId) -> Option<KeyId> {
+        let known = self.find(key.hash())?;
+        (known.holder == KeyHolder::Provider(provider.clone())).then_some(known.id)
+    }
+
+    /// Whether that key is there and not revoked.
+    pub(crate) fn stands(&self, id: KeyId) -> bool {
+        let known = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().any(|key| key.id == id && key.revoked_at.is_none())
+    }
+
+    /// All keys, the oldest first.
+    pub(crate) fn all(&self) -> Vec<Key> {
+        let mut all: Vec<Key> = self.by_hash.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.sort_by_key(|key| (key.created_at, key.id));
+        all
+    }
+
+    /// Makes a key, and answers it with its text.
+    pub(crate) async fn make(&self, holder: KeyHolder, now: Timestamp) -> Result<(Key, Secret), MakeError> {
+        let prefix = match holder {
+            KeyHolder::Operator { .. } => "runit-operator-",
+            KeyHolder::Provider(_) => "runit-provider-",
+        };
+        let secret = random::key(prefix)?;
+        let key = Key { id: random::key_id()?, hash: secret.hash(), holder, created_at: now, revoked_at: None };
+        self.store.add_key(key.clone()).await?;
+        self.put(key.clone());
+        Ok((key, secret))
+    }
+
+    /// Revokes a key; none if there is no such key.
+    pub(crate) async fn revoke(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError> {
+        let revoked = self.store.revoke_key(id, now).await?;
+        revoked.iter().cloned().for_each(|key| self.put(key));
+        Ok(revoked)
+    }
+
+    fn operator_of(&self, hash: SecretHash) -> Option<(Operator, Role)> {
+        if self.configured == Some(hash) {
+            return Some((Operator::Configured, Role::Operate));
+        }
+        let key = self.find(hash)?;
+        match key.holder {
+            KeyHolder::Operator { role, .. } => Some((Operator::Key(key.id), role)),
+            KeyHolder::Provider(_) => None,
+        }
+    }
+
+    fn find(&self, hash: SecretHash) -> Option<Key> {
+        let known = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&hash).filter(|key| key.admits(hash)).cloned()
+    }
+
+    fn put(&self, key: Key) {
+        self.by_hash.write().unwrap_or_else(PoisonError::into_inner).insert(key.hash, key);
+    }
+
+    fn replace(&self, keys: HashMap<SecretHash, Key>) {
+        *self.by_hash.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}

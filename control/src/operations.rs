@@ -1,0 +1,180 @@
+//! What operators ask: see sessions, providers and events, end locks, remove sessions, make and revoke keys.
+//!
+//! Invariant: whatever an operator changes is an event that names the operator; who asks is decided before ([`Operator`]
+//! comes from [`crate::keys::Keys`] only).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::key::{Key, KeyHolder, Operator, Role};
+use runit_core::ledger::Ledger;
+use runit_core::session::{Change, Refusal, Session};
+use runit_core::store::{ChangeError, StoreError};
+use runit_core::time::millis;
+use runit_core::{KeyId, RenterAddress, Secret, SessionId, Timestamp};
+
+use crate::api::problem::Problem;
+use crate::control::{Control, removed};
+use crate::keys::{Denied, MakeError};
+
+/// Sessions that one question to the store is about: others who ask it wait no longer than for so many.
+const AT_ONCE: usize = 256;
+/// Rounds of the sweeper that may fail or be late before this process counts as not ready, and no less than so long.
+const LATE_ROUNDS: u64 = 20;
+const LATE: Duration = Duration::from_secs(10);
+
+/// When the sweeper last went round, in ms since 1970; it has heard from the store then. Relaxed: it guards nothing.
+#[derive(Default)]
+pub(crate) struct Swept(AtomicU64);
+
+impl Swept {
+    pub(crate) fn note(&self, now: Timestamp) {
+        self.0.store(now.unix_ms(), Ordering::Relaxed);
+    }
+
+    fn at(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Control {
+    /// The operator who presents `key` and may do what takes `role`.
+    pub(crate) async fn operator(
+        &self,
+        key: Option<&Secret>,
+        role: Role,
+        from: RenterAddress,
+    ) -> Result<Operator, Problem> {
+        let now = self.sessions.clock.now();
+        let denied = match self.keys.operator(key, role, from.network(), now) {
+            Ok(operator) => return Ok(operator),
+            Err(denied) => denied,
+        };
+        let event = SecurityEvent::new(EventKind::OperatorDenied, now).address(from);
+        match denied {
+            Denied::NoKey { presented: false } => Err(Problem::OperatorKeyRequired),
+            Denied::NoKey { presented: true } => {
+                self.note(event).await;
+                Err(Problem::OperatorKeyRequired)
+            }
+            Denied::Role(operator) => {
+                self.note(event.operator(operator)).await;
+                Err(Problem::RoleRequired)
+            }
+            Denied::TooManyGuesses(wait) => Err(Problem::TooManyGuesses(millis(wait).div_ceil(1000).max(1))),
+        }
+    }
+
+    /// A session with its ledger, also one that was removed.
+    pub(crate) async fn record(&self, id: SessionId) -> Result<(Session, Ledger), Problem> {
+        self.records(vec![id]).await?.pop().ok_or(Problem::UnknownSession)
+    }
+
+    /// These sessions with their ledgers, in this order; those that are gone are left out.
+    pub(crate) async fn records(&self, ids: Vec<SessionId>) -> Result<Vec<(Session, Ledger)>, StoreError> {
+        let mut records = Vec::with_capacity(ids.len());
+        for some in ids.chunks(AT_ONCE) {
+            records.extend(self.sessions.store.records(some.to_vec(), self.sessions.clock.now()).await?);
+        }
+        Ok(records)
+    }
+
+    /// Ends a lock in its renter's name: the workspace is made anew, connections are told that it was given back.
+    pub(crate) async fn release_by(&self, operator: Operator, id: SessionId) -> Result<Session, Problem> {
+        self.end_lock(operator, id, Change::ReleaseByOperator, EventKind::SessionReleased).await
+    }
+
+    /// Takes a session away from its renter.
+    pub(crate) async fn cut_by(&self, operator: Operator, id: SessionId) -> Result<Session, Problem> {
+        self.end_lock(operator, id, Change::Cut, EventKind::SessionCut).await
+    }
+
+    /// Removes a session. Its agent is told to register again, and comes back unless something keeps it out.
+    pub(crate) async fn remove_by(&self, operator: Operator, id: SessionId) -> Result<(), Problem> {
+        let session = self.sessions.change(id, Change::Remove).await?;
+        self.note(removed(&session, self.sessions.clock.now()).operator(operator)).await;
+        Ok(())
+    }
+
+    /// Makes a key; its text is in this answer and nowhere else.
+    pub(crate) async fn make_key(&self, operator: Operator, holder: KeyHolder) -> Result<(Key, Secret), Problem> {
+        let now = self.sessions.clock.now();
+        let (key, secret) = self.keys.make(holder, now).await.map_err(|error| match error {
+            MakeError::Store(error) => Problem::from(error),
+            MakeError::Random(error) => error.into(),
+        })?;
+        let kind = match key.holder {
+            KeyHolder::Operator { .. } => EventKind::OperatorKeyCreated,
+            KeyHolder::Provider(_) => EventKind::ProviderKeyCreated,
+        };
+        self.note(about(kind, &key, now).operator(operator)).await;
+        Ok((key, secret))
+    }
+
+    /// Revokes a key; the sessions that were last registered with it go too.
+    pub(crate) async fn revoke_key(&self, operator: Operator, id: KeyId) -> Result<Key, Problem> {
+        let now = self.sessions.clock.now();
+        let already = self.keys.all().iter().any(|key| key.id == id && key.revoked_at.is_some());
+        let key = self.keys.revoke(id, now).await?.ok_or(Problem::UnknownKey)?;
+        let kind = match key.holder {
+            KeyHolder::Operator { .. } => EventKind::OperatorKeyRevoked,
+            KeyHolder::Provider(_) => EventKind::ProviderKeyRevoked,
+        };
+        if !already {
+            self.note(about(kind, &key, now).operator(operator)).await;
+        }
+        self.remove_sessions_of(id, operator).await?;
+        Ok(key)
+    }
+
+    async fn remove_sessions_of(&self, key: KeyId, operator: Operator) -> Result<(), Problem> {
+        let theirs: Vec<Arc<Session>> = self.sessions.directory.sessions();
+        for session in theirs.iter().filter(|session| session.provider_key == Some(key)) {
+            match self.remove_by(operator, session.id).await {
+                // Somebody was faster.
+                Ok(()) | Err(Problem::UnknownSession) => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this process can serve: the store takes a write, and the sweeper has heard from it lately.
+    pub(crate) async fn is_ready(&self) -> Result<(), &'static str> {
+        let now = self.sessions.clock.now();
+        let interval = Duration::from_millis(self.settings.load().control.sweep_interval_ms);
+        let patience = LATE.max(interval.saturating_mul(u32::try_from(LATE_ROUNDS).unwrap_or(u32::MAX)));
+        if now.since(self.swept.at()) > patience {
+            return Err("directory");
+        }
+        self.sessions.store.probe(now).await.map_err(|_| "store")
+    }
+
+    async fn end_lock(
+        &self,
+        operator: Operator,
+        id: SessionId,
+        change: Change,
+        kind: EventKind,
+    ) -> Result<Session, Problem> {
+        let session = self.sessions.change(id, change).await.map_err(|error| match error {
+            ChangeError::Refused(Refusal::WrongState(status)) if status != runit_core::SessionStatus::Removed => {
+                Problem::NotLocked
+            }
+            error => error.into(),
+        })?;
+        let event = SecurityEvent::new(kind, self.sessions.clock.now()).session(id).provider(session.provider.clone());
+        self.note(event.operator(operator)).await;
+        Ok(session)
+    }
+}
+
+fn about(kind: EventKind, key: &Key, now: Timestamp) -> SecurityEvent {
+    let event = SecurityEvent::new(kind, now).key(key.id);
+    match &key.holder {
+        KeyHolder::Provider(provider) => event.provider(provider.clone()),
+        KeyHolder::Operator { .. } => event,
+    }
+}
