@@ -3,83 +3,38 @@
 //! Answers for what the agent asks of the engine. What a container may do is `request`; how its image comes about is
 //! `image`. Everything made here carries this agent's labels, and only what carries them is ever removed.
 
+mod error;
 mod image;
 mod limits;
 mod progress;
 mod request;
+mod watching;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::errors::Error as DockerError;
 use bollard::models::{NetworkCreateRequest, SystemInfo, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StatsOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
-use futures::{Stream, StreamExt};
 use runit_core::{Secret, SessionId};
 
-use crate::console::{Line, say};
 use crate::instance::Instance;
 
+pub use error::EngineError;
+use error::{is_missing, no_gpu, refused, unless_gone};
 pub use image::ImageError;
 pub use request::{INSTANCE_LABEL, base_path};
+pub use watching::{Counted, Happening};
 
-/// Lines of a container's output that are read at most while looking for the one that names its user.
-const FIRST_LINES: usize = 50;
 /// Names a persistent workspace's volume: no hexadecimal suffix.
 const KEPT_VOLUME: &str = "workspace";
 /// How long a container may take to end when it is stopped.
 const STOP_SECONDS: i32 = 10;
-/// How much of a container's output is told when it ended while it should have started.
-const LAST_LINES: &str = "20";
-
-/// What the engine cannot do for us.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// No engine answers.
-    #[error("no docker engine answers: is it installed, running, and may this user reach it (group docker)?")]
-    Unreachable(#[source] DockerError),
-    /// A limit that DESIGN promises would not be enforced.
-    #[error("the docker engine cannot enforce {}: enable it in the kernel (cgroups), then start the agent again", .0.join(", "))]
-    Unlimited(Vec<&'static str>),
-    /// The engine refused a call.
-    #[error("the docker engine refused to {0}")]
-    Refused(&'static str, #[source] DockerError),
-    /// Somebody else's container has our name.
-    #[error(
-        "the container name {0} is taken by a container that this agent did not make: remove it, or set [container] name"
-    )]
-    NameTaken(String),
-    /// Somebody else's network has our name.
-    #[error(
-        "the network name {0} is taken by a network that this agent did not make: remove it, or set [container] name"
-    )]
-    NetworkTaken(String),
-    /// There is none.
-    #[error("there is no container of this agent's")]
-    NoContainer,
-    /// The engine has no driver for GPUs.
-    #[error(
-        "the docker engine cannot give the container a GPU: install nvidia-container-toolkit and restart the engine, or set \
-         [container] gpus = []"
-    )]
-    NoGpu(#[source] DockerError),
-    /// The container runs, but its port is not published on loopback.
-    #[error("the container's port is not published on loopback")]
-    NotPublished,
-    /// The container ended while it should have started.
-    #[error("jupyter ended at once; its last output:\n{0}")]
-    Ended(String),
-    /// The image cannot be built.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-}
 
 /// A connection to the engine, and what to run there.
 #[derive(Debug)]
@@ -102,19 +57,6 @@ pub struct Workspace {
     pub jupyter_token: Secret,
 }
 
-/// What the engine counted of a running container since its start, and what it uses now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Processor time.
-    pub processor: Duration,
-    /// Bytes in and out on all of its interfaces but its own loopback.
-    pub network_bytes: u64,
-    /// Memory in use.
-    pub memory_bytes: u64,
-    /// Processes and threads.
-    pub processes: u64,
-}
-
 /// See [`Engine::versions`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions {
@@ -129,22 +71,6 @@ pub async fn nvidia_toolkit() -> Option<String> {
     let asked = tokio::process::Command::new("nvidia-ctk").arg("--version").kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(10), asked).await.ok()?.ok()?;
     crate::runtime::nvidia_toolkit_version(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned)
-}
-
-/// What the engine tells by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
-    /// A container of ours ended.
-    Ended,
-    /// A process in it was killed, since its memory was used up.
-    OutOfMemory,
-}
-
-impl EngineError {
-    /// The error and its sources, in one line.
-    pub fn chain(&self) -> String {
-        crate::hands::chain(self)
-    }
 }
 
 impl Engine {
@@ -339,79 +265,6 @@ impl Engine {
             .map_err(refused("stop the container"))
     }
 
-    /// What the container used so far.
-    ///
-    /// # Errors
-    /// The engine does not answer, or says nothing.
-    pub async fn counted(&self) -> Result<Counted, EngineError> {
-        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
-        let stats = self.docker.stats(self.instance.container(), Some(options)).boxed().next().await;
-        let stats = stats.ok_or(EngineError::NoContainer)?.map_err(refused("tell what the container uses"))?;
-        let networks = stats.networks.unwrap_or_default();
-        let nanoseconds = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
-        Ok(Counted {
-            processor: Duration::from_nanos(nanoseconds.unwrap_or(0)),
-            network_bytes: networks.values().fold(0, |sum: u64, network| {
-                sum.saturating_add(network.rx_bytes.unwrap_or(0)).saturating_add(network.tx_bytes.unwrap_or(0))
-            }),
-            memory_bytes: stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0),
-            processes: stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0),
-        })
-    }
-
-    /// What happens to our containers, until the engine stops telling.
-    pub fn happenings(&self) -> impl Stream<Item = Happening> + '_ {
-        let mut filters = self.ours();
-        filters.insert("event".to_owned(), vec!["die".to_owned(), "oom".to_owned()]);
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
-        self.docker.events(Some(options)).filter_map(|event| async {
-            match event.ok()?.action.as_deref() {
-                Some("die") => Some(Happening::Ended),
-                Some("oom") => Some(Happening::OutOfMemory),
-                _ => None,
-            }
-        })
-    }
-
-    /// The container's last output, for a message. `secret` is taken out of it.
-    pub async fn last_output(&self, secret: &Secret) -> String {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LAST_LINES).build();
-        let chunks = self.docker.logs(self.instance.container(), Some(options));
-        let text: Vec<String> = chunks.filter_map(|chunk| async { chunk.ok().map(|c| c.to_string()) }).collect().await;
-        plain(&text.concat().replace(secret.expose(), "<redacted>"))
-    }
-
-    /// The container's output: its last `tail` lines, and with `follow` whatever comes, until it ends. Not as it was
-    /// written: it is the renter's, and must not drive a terminal.
-    ///
-    /// # Errors
-    /// The engine does not answer, or there is no container.
-    pub fn output(&self, tail: u32, follow: bool) -> impl Stream<Item = Result<String, EngineError>> + '_ {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&tail.to_string()).follow(follow);
-        let chunks = self.docker.logs(self.instance.container(), Some(options.build()));
-        chunks.map(|chunk| match chunk {
-            Ok(chunk) => Ok(plain(&chunk.to_string())),
-            Err(error) if is_missing(&error) => Err(EngineError::NoContainer),
-            Err(error) => Err(EngineError::Refused("show the container's output", error)),
-        })
-    }
-
-    /// Relays the line by which the image names its user. Only that line, only at the start, and only plain letters:
-    /// later the output is the renter's to write.
-    async fn say_who_runs(&self) {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
-        let lines = self.docker.logs(self.instance.container(), Some(options));
-        let found = lines.take(FIRST_LINES).filter_map(|line| async {
-            let line = line.ok()?.to_string();
-            running_as(&line).map(str::to_owned)
-        });
-        let mut found = std::pin::pin!(found);
-        match tokio::time::timeout(Duration::from_secs(10), found.next()).await {
-            Ok(Some(user)) => say(Line::RunningAs { user: &user }),
-            Ok(None) | Err(_) => tracing::warn!("the container did not say which user it runs as"),
-        }
-    }
-
     async fn published(&self) -> Result<SocketAddr, EngineError> {
         let container = self.docker.inspect_container(self.instance.container(), None::<InspectContainerOptions>).await;
         let container = container.map_err(refused("inspect the container"))?;
@@ -466,48 +319,6 @@ fn missing_limits(info: &SystemInfo) -> Vec<&'static str> {
     .collect()
 }
 
-/// The user in `Running as: <user>`, if it is a plain name.
-fn running_as(line: &str) -> Option<&str> {
-    let user = line.trim_end().strip_prefix("Running as: ")?;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    (!user.is_empty() && user.len() <= 32 && user.chars().all(is_plain)).then_some(user)
-}
-
-/// Text without control characters but line ends.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
-}
-
-fn refused(what: &'static str) -> impl FnOnce(DockerError) -> EngineError {
-    move |error| EngineError::Refused(what, error)
-}
-
-/// `could not select device driver "nvidia" with capabilities: [[gpu]]`, and what its hook says.
-fn no_gpu(error: &DockerError) -> bool {
-    let signs = ["could not select device driver", "nvidia-container-cli"];
-    let said = error.to_string();
-    signs.iter().any(|sign| said.contains(sign))
-}
-
-fn is_missing(error: &DockerError) -> bool {
-    matches!(error, DockerError::DockerResponseServerError { status_code: 404, .. })
-}
-
-/// Gone already, or going (409: "removal is already in progress"), is as good as removed.
-fn unless_gone(result: Result<(), DockerError>) -> Result<(), DockerError> {
-    match result {
-        Err(DockerError::DockerResponseServerError { status_code: 409, message })
-            if message.contains("in progress") =>
-        {
-            Ok(())
-        }
-        // 304: it is stopped already.
-        Err(DockerError::DockerResponseServerError { status_code: 304, .. }) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -525,13 +336,5 @@ mod tests {
         let unable = SystemInfo { swap_limit: Some(false), pids_limit: Some(false), ..able };
         let text = EngineError::Unlimited(missing_limits(&unable)).to_string();
         assert!(text.contains("a limit of memory and swap, a limit of processes"), "{text}");
-    }
-
-    #[test]
-    fn only_a_plain_user_name_is_relayed() {
-        assert_eq!(running_as("Running as: jupyteruser\n"), Some("jupyteruser"));
-        for line in ["Running as: \u{1b}[2J", "Running as: a b", "Running as: ", "x Running as: a", ""] {
-            assert_eq!(running_as(line), None, "{line:?}");
-        }
     }
 }

@@ -321,7 +321,11 @@ async fn hear_control(
         let asked_at = Instant::now();
         tokio::select! {
             heard = hands.await_change(standing, workspace) => match heard {
-                Some(event) => drop(outcomes.send(Outcome::Event(event))),
+                Some(event) => {
+                    let _ = outcomes.send(Outcome::Event(event));
+                    // What was heard becomes what is known.
+                    let _ = tokio::time::timeout(heartbeat_every, known.changed()).await;
+                }
                 None => tokio::time::sleep(heartbeat_every.saturating_sub(asked_at.elapsed())).await,
             },
             _ = known.changed() => {}

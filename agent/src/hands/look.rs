@@ -103,9 +103,7 @@ impl Hands {
         if !self.engine.is_running().await? {
             return Ok(gone);
         }
-        if let Err(error) = self.keep_rules().await {
-            // Rather none than one that reaches the provider's network.
-            tracing::error!(error = chain(&error), "the container is stopped, since its rules cannot be kept");
+        if !self.keep_rules().await? {
             self.gate.shut();
             self.engine.stop().await?;
             return Ok(gone);
@@ -115,13 +113,19 @@ impl Hands {
         Ok(Event::ContainerChecked { running: true, busy: self.is_busy(&counted).await })
     }
 
-    async fn keep_rules(&self) -> Result<(), HandsError> {
-        if !self.firewall.holds().await? {
-            tracing::warn!("somebody changed the container's rules; they are set again");
-            let flow = locked(&self.books).flow;
-            self.firewall.set(flow).await?;
+    /// Whether the rules stand, or do again. Rather no container than one that reaches the provider's network; but rules
+    /// that merely cannot be looked at are taken to stand until the next look.
+    async fn keep_rules(&self) -> Result<bool, HandsError> {
+        if self.firewall.holds().await? {
+            return Ok(true);
         }
-        Ok(())
+        tracing::warn!("somebody changed the container's rules; they are set again");
+        let flow = locked(&self.books).flow;
+        let set = self.firewall.set(flow).await;
+        if let Err(error) = &set {
+            tracing::error!(error = chain(error), "the container is stopped, since its rules cannot be set again");
+        }
+        Ok(set.is_ok())
     }
 
     /// Books what the container moved by itself, and cuts it off or lets it on where that is due.
