@@ -5,10 +5,13 @@ use http::{HeaderMap, HeaderName, header};
 /// Whether a table of patterns has `name`, which is in lower case: a pattern is a name, the beginning of names
 /// (`cf-*`), or what names contain (`*_*`).
 pub(crate) fn lists(patterns: &[&str], name: &str) -> bool {
-    patterns.iter().any(|pattern| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(rest), Some(_)) => name.contains(rest.trim_end_matches('*')),
-        (None, Some(beginning)) => name.starts_with(beginning),
-        _ => *pattern == name,
+    // On bytes, since every field of every message is looked for in every table.
+    let name = name.as_bytes();
+    patterns.iter().any(|pattern| match pattern.as_bytes() {
+        [b'*'] => true,
+        [b'*', part @ .., b'*'] => name.windows(part.len()).any(|window| window == part),
+        [beginning @ .., b'*'] => name.starts_with(beginning),
+        whole => whole == name,
     })
 }
 
