@@ -11,6 +11,7 @@
 //! A request's head comes before anybody knows which session it is for. Its bytes are counted, under a limit of size and
 //! time, and charged when the request is bound; the guard gives no byte past the head's end before that.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -65,6 +66,11 @@ impl HeadLimits {
 /// closing does not reset the connection and take our last bytes with it (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const READ_CHUNK: usize = 8 * 1024;
+
+thread_local! {
+    /// For heads. Shared by all connections of a thread: one that waits for a head holds no buffer.
+    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_CHUNK]);
+}
 
 /// A renter's connection as Pingora sees it.
 pub(crate) struct Guard {
@@ -200,13 +206,12 @@ impl Guard {
     }
 
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut chunk = BytesMut::zeroed(READ_CHUNK);
-        let mut buf = ReadBuf::new(&mut chunk);
-        ready!(self.read_socket(cx, &mut buf))?;
-        let read = buf.filled().len();
-        chunk.truncate(read);
-        self.ahead = chunk.freeze();
-        Poll::Ready(Ok(read))
+        CHUNK.with_borrow_mut(|chunk| {
+            let mut buf = ReadBuf::new(chunk);
+            ready!(self.read_socket(cx, &mut buf))?;
+            self.ahead = Bytes::copy_from_slice(buf.filled());
+            Poll::Ready(Ok(self.ahead.len()))
+        })
     }
 
     fn deliver_ahead(&mut self, buf: &mut ReadBuf<'_>, bytes: usize) {
