@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::Opt;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
@@ -29,6 +30,10 @@ use reload::Reloader;
 
 /// How long a predecessor may take to let go of the control API's socket.
 const TAKE_OVER: Duration = Duration::from_secs(10);
+
+/// A seventh of the proxy's own time went into the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The RUNIT gateway with its control API.
 #[derive(Parser)]
@@ -150,7 +155,11 @@ fn proxy_server(settings: &NodeSettings, node: &Node, lifecycle: &Lifecycle, upg
     let mut server = Server::new_with_opt_and_conf(Some(Opt { upgrade, ..Opt::default() }), server_conf(settings));
     server.bootstrap();
     let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration, lifecycle.clone()));
-    proxy.add_tcp(&available(gateway.listen, "gateway.listen", upgrade)?);
+    // The guard reads heads in pieces of its own, and bodies into buffers that are large enough: 64 KiB in between would
+    // only be filled and copied from. TLS reads in smaller pieces.
+    let buffer = if gateway.tls.is_none() { L4BufferSettings::default().read(0) } else { L4BufferSettings::default() };
+    let address = available(gateway.listen, "gateway.listen", upgrade)?;
+    proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(buffer));
     if let Some(listen) = gateway.redirect_listen {
         let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(&gateway.public_url));
         redirect.add_tcp(&available(listen, "gateway.redirect_listen", upgrade)?);
