@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::machine::{Cores, Machine, raise_open_files};
 use crate::measure::Effort;
-use crate::peer::House;
+use crate::peer::{House, Kind};
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::tls::Certificate;
@@ -63,6 +64,9 @@ struct How {
     /// Few and short rounds, small sizes: whether it works, not how fast it is.
     #[arg(long)]
     quick: bool,
+    /// Only these peers, and not all that a scenario has.
+    #[arg(long)]
+    only: Vec<Kind>,
     /// Where the report goes: NAME.json, NAME.md and NAME-<scenario>.svg.
     #[arg(long, default_value = "target/bench/latest")]
     out: PathBuf,
@@ -87,17 +91,18 @@ fn main() -> Result<()> {
 
 fn measure(scenarios: &[Scenario], how: &How) -> Result<()> {
     let effort = if how.quick { Effort::QUICK } else { Effort::FULL };
+    let kinds = if how.only.is_empty() { Kind::ALL.to_vec() } else { how.only.clone() };
     let folder = how.out.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let cores = Cores::pin()?;
     raise_open_files()?;
     let mut report = Report::new(Machine::describe(&cores), effort.rounds);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let run = async {
         // On a disk, not in memory: the store waits for it.
         let directory = tempfile::tempdir_in(std::path::absolute(folder)?)?;
         let certificate = Certificate::make(directory.path())?;
-        let house = House { cores, upstream: upstream::start().await?, directory, certificate };
+        let house = House { cores, upstream: upstream::start().await?, directory, certificate, kinds };
         for &scenario in scenarios {
             eprintln!("{}: {}", scenario.name(), scenario.about());
             let measured = scenario.run(&house, effort).await.with_context(|| scenario.name())?;
@@ -113,6 +118,15 @@ fn measure(scenarios: &[Scenario], how: &How) -> Result<()> {
             std::fs::write(beside(&how.out, ".md"), report.to_markdown())?;
         }
         anyhow::Ok(())
+    };
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        // Peers are stopped when what holds them is dropped.
+        tokio::select! {
+            result = run => result,
+            _ = terminated.recv() => anyhow::bail!("told to stop"),
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("told to stop"),
+        }
     })?;
     println!("{}", report.to_markdown());
     Ok(())

@@ -22,7 +22,7 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// What a result that is to be kept is made with.
-    pub(crate) const FULL: Self = Self { rounds: 7, turn: Duration::from_millis(1_500), shrink: 1 };
+    pub(crate) const FULL: Self = Self { rounds: 7, turn: Duration::from_secs(1), shrink: 1 };
     /// For a look: its numbers say little.
     pub(crate) const QUICK: Self = Self { rounds: 3, turn: Duration::from_millis(400), shrink: 8 };
 }

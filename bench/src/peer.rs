@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::tls::Certificate;
 const TOKENS: usize = 64;
 
 /// Which program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// The upstream itself.
@@ -68,6 +69,8 @@ pub(crate) struct House {
     /// For configurations, logs and stores; gone at the end.
     pub(crate) directory: tempfile::TempDir,
     pub(crate) certificate: Certificate,
+    /// Those to be measured.
+    pub(crate) kinds: Vec<Kind>,
 }
 
 /// What clients need to know to get through one peer.

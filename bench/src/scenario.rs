@@ -132,12 +132,12 @@ impl Scenario {
 /// # Errors
 /// When one is missing.
 pub(crate) async fn side_by_side(house: &House) -> Result<Vec<Peer>> {
-    start(house, &Kind::ALL, Demands::default()).await
+    start(house, &house.kinds, Demands::default()).await
 }
 
 /// Those that can serve TLS.
 async fn with_tls(house: &House) -> Result<Vec<Peer>> {
-    let mut peers = start(house, &Kind::ALL, Demands { tls: true, ..Demands::default() }).await?;
+    let mut peers = start(house, &house.kinds, Demands { tls: true, ..Demands::default() }).await?;
     peers.retain(|peer| peer.way.tls_address.is_some());
     Ok(peers)
 }

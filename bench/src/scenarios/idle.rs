@@ -25,7 +25,7 @@ const FULL_ROUNDS: usize = 3;
 /// # Errors
 /// When a WebSocket cannot be opened.
 pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
-    let kinds = Kind::ALL.into_iter().filter(|&kind| kind != Kind::Direct);
+    let kinds = house.kinds.iter().copied().filter(|&kind| kind != Kind::Direct);
     let mut samples: Vec<(Kind, Samples)> = kinds.map(|kind| (kind, Samples::of(kind.name()))).collect();
     for _ in 0..FULL_ROUNDS.min(effort.rounds) {
         for (kind, samples) in &mut samples {
