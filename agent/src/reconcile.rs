@@ -94,8 +94,9 @@ fn workspace_action(desired: &Desired, seen: &Observed, now: Instant) -> Option<
         (Goal::Up, WorkspaceState::Serving { checked_at, .. }) if now >= *checked_at + CHECK_EVERY => {
             Some(Action::CheckContainer)
         }
-        (Goal::Up, WorkspaceState::Serving { busy_at, .. }) => {
-            let idle = desired.sleep_after.is_some_and(|after| now >= *busy_at + after);
+        (Goal::Up, WorkspaceState::Serving { checked_at, busy_at, .. }) => {
+            // As of the last look: what came after it nobody has seen.
+            let idle = desired.sleep_after.is_some_and(|after| *checked_at >= *busy_at + after);
             (idle && seen.standing() == Standing::Ready).then_some(Action::PutToSleep)
         }
     }

@@ -245,6 +245,14 @@ fn a_busy_or_rented_container_does_not_sleep() {
 }
 
 #[test]
+fn a_container_is_looked_at_before_it_is_put_to_sleep() {
+    let mut agent = Agent::up();
+    agent.desired.sleep_after = Some(Duration::from_secs(1));
+    agent.after_secs(4).expect(&[]).after_secs(1).expect(&[Action::CheckContainer]).then(busy()).expect(&[]);
+    agent.after_secs(5).expect(&[Action::CheckContainer]).then(running()).expect(&[Action::PutToSleep]);
+}
+
+#[test]
 fn a_sleeping_workspace_whose_renter_left_is_replaced() {
     let mut agent = Agent::up();
     agent.then(Event::FellAsleep).after_secs(30).expect(&[HEARTBEAT]).then(answered(Standing::Recycling));

@@ -307,7 +307,7 @@ async fn what_is_missing_is_said_with_what_to_do() {
 #[tokio::test]
 async fn a_container_that_nobody_uses_sleeps_and_the_next_request_wakes_it() {
     let control = Control::start().await;
-    let more = format!("{DIRECT}\n[container]\nsleep_after_seconds = 4");
+    let more = format!("{DIRECT}\n[container]\nsleep_after_seconds = 15");
     let home = Home::new(&control, &more).await;
     let agent = home.start();
     let registered = control.nth("POST", 1).await;
@@ -318,7 +318,7 @@ async fn a_container_that_nobody_uses_sleeps_and_the_next_request_wakes_it() {
     // A kernel that computes keeps it awake, and the provider can see why.
     let kernel = session.start_busy_kernel().await;
     let heard = async || control.beats().into_iter().find(|beat| beat["report"]["busy"] == "a kernel is busy");
-    eventually(Duration::from_secs(60), heard, || control.beats().last().cloned()).await;
+    eventually(Duration::from_secs(120), heard, || control.beats().last().cloned()).await;
     assert!(!agent.said().iter().any(|line| line.contains("nobody uses it")));
     session.delete(&format!("api/kernels/{kernel}")).await;
 
