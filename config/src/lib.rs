@@ -24,7 +24,10 @@ pub use agent::{
 };
 pub use limits::{Limits, Rate};
 pub use live::{LiveSettings, RELOADABLE, Reload};
-pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Registration, Tls, Upstream};
+pub use node::{
+    Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Registration, Tls, Upstream, WebhookTarget,
+    Webhooks,
+};
 pub use problem::{Problem, Problems, Source};
 pub use runit_core::{LockMode, Secret};
 

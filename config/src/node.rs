@@ -30,6 +30,8 @@ pub struct NodeSettings {
     pub lock: Lock,
     /// The audit trail.
     pub audit: Audit,
+    /// Who is told of events.
+    pub webhooks: Webhooks,
     /// Logging.
     pub log: Log,
 }
@@ -205,6 +207,34 @@ pub struct Audit {
     pub anchor_file: Option<PathBuf>,
 }
 
+/// `[webhooks]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Receivers; at most 16.
+    pub targets: Vec<WebhookTarget>,
+    /// How long an attempt may take, in ms; 100 to 60,000.
+    pub timeout_ms: u64,
+    /// About how long to wait after the first failure, in ms, doubled with each further one; 10 to 60,000.
+    pub first_retry_ms: u64,
+}
+
+/// One receiver of events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookTarget {
+    /// What metrics, log and commands call it; another name is another receiver, that begins with the next event.
+    pub name: String,
+    /// Where to.
+    pub url: String,
+    /// What messages are signed with: `whsec_` and base64.
+    #[serde(skip_serializing, deserialize_with = "secret::required")]
+    pub secret: Secret,
+    /// Kinds of events; none: all.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -294,6 +324,12 @@ impl Default for Audit {
     }
 }
 
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { targets: Vec::new(), timeout_ms: 5_000, first_retry_ms: 1_000 }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned(), format: LogFormat::default() }
@@ -301,8 +337,8 @@ impl Default for Log {
 }
 
 impl NodeSettings {
-    pub(crate) const SECTIONS: [&str; 8] =
-        ["gateway", "limits", "upstream", "control", "quota", "lock", "audit", "log"];
+    pub(crate) const SECTIONS: [&str; 9] =
+        ["gateway", "limits", "upstream", "control", "quota", "lock", "audit", "webhooks", "log"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.gateway.check(checks);
@@ -310,6 +346,7 @@ impl NodeSettings {
         self.control.check(checks);
         self.quota.check(checks);
         self.audit.check(checks);
+        self.webhooks.check(checks);
         origins::check(&self.gateway, &self.control, checks);
         checks.hosts("upstream.hosts", &self.upstream.hosts);
         checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);
@@ -409,6 +446,17 @@ impl Quota {
             self.renewal_wait_ms < self.lease_ttl_seconds.saturating_mul(1_000),
             "must be shorter than quota.lease_ttl_seconds",
         );
+    }
+}
+
+impl Webhooks {
+    fn check(&self, checks: &mut Checks<'_>) {
+        let names: std::collections::BTreeSet<&str> = self.targets.iter().map(|target| &*target.name).collect();
+        let distinct = names.len() == self.targets.len() && !names.contains("");
+        checks.require("webhooks.targets", distinct, "each target needs a name of its own");
+        checks.require("webhooks.targets", self.targets.len() <= 16, "must not be more than 16");
+        checks.range("webhooks.timeout_ms", self.timeout_ms, 100..=60_000);
+        checks.range("webhooks.first_retry_ms", self.first_retry_ms, 10..=60_000);
     }
 }
 

@@ -10,3 +10,8 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         _ => Err(D::Error::custom("must be text")),
     }
 }
+
+/// The same for a secret that has to be there.
+pub(crate) fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    deserialize(deserializer)?.ok_or_else(|| D::Error::custom("must be text"))
+}

@@ -36,6 +36,7 @@ use crate::server::{self, Service};
 use crate::sessions::Sessions;
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::trail::Trail;
+use crate::webhooks::{Target, TargetError, Webhooks};
 
 /// Leases stay below 2^31 bytes (see [`LeasePolicy::max_bytes`]), so that two fit into a node's budget.
 const LARGEST_LEASE: u64 = (1 << 31) - 1;
@@ -54,6 +55,7 @@ pub struct Control {
     pub(crate) reports: Arc<Reports>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) swept: Arc<Swept>,
+    webhook_targets: Arc<[Target]>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -75,6 +77,9 @@ pub enum StartError {
     /// The listener's certificate cannot be used.
     #[error("control.tls")]
     Certificate(#[from] BadPair),
+    /// A webhook's target cannot be used.
+    #[error(transparent)]
+    Webhooks(#[from] TargetError),
     /// The metrics contradict each other.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -118,6 +123,7 @@ impl Control {
             settings: settings.clone(),
             reconnects: Arc::new(Reconnects::new(settings.load().control.reconnect_limit)),
         });
+        let webhook_targets = Target::all(&settings.load())?.into();
         let configured = settings.load().gateway.operator_key.as_ref().map(Secret::hash);
         let keys = Arc::new(Keys::load(Arc::clone(&sessions.store), configured).await?);
         trail.count_past(started_at).await?;
@@ -133,6 +139,7 @@ impl Control {
             reports,
             keys,
             swept,
+            webhook_targets,
             started_at,
         };
         control.load().await?;
@@ -150,6 +157,15 @@ impl Control {
         UpstreamPolicy {
             hosts: settings.upstream.hosts.clone(),
             plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
+        }
+    }
+
+    fn webhooks(&self) -> Webhooks {
+        Webhooks {
+            targets: self.webhook_targets.clone(),
+            store: Arc::clone(&self.sessions.store),
+            clock: Arc::clone(&self.sessions.clock),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 
@@ -178,6 +194,7 @@ impl Control {
             };
             let watching = control.clone().watch_certificate(stop.clone());
             let following = live.follow(control.clone());
+            let webhooks = control.webhooks().run(stop.clone());
             let sweeping = control.keep_sweeping(stop.clone());
             let stopped = async move {
                 shutdown.await;
@@ -185,7 +202,7 @@ impl Control {
                 let _ = stopping.send(true);
             };
             let (served, ..) =
-                tokio::join!(server::serve(listener, service, stop), following, sweeping, watching, stopped);
+                tokio::join!(server::serve(listener, service, stop), following, sweeping, webhooks, watching, stopped);
             served
         }
     }

@@ -22,6 +22,7 @@
 //! | `authority` | what the data plane asks |
 //! | [`anchors`] | whether the audit trail is what it was |
 //! | [`billing`] | usage records as text |
+//! | [`webhooks`] | operators' receivers of events |
 //! | `trail`, `tally`, `metrics`, `metered_store` | what operators see |
 
 mod admin;
@@ -52,6 +53,7 @@ pub mod sqlite;
 mod sweeper;
 mod tally;
 mod trail;
+pub mod webhooks;
 
 pub use admin::Source;
 pub use clock::SystemClock;

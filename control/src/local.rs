@@ -11,6 +11,7 @@ use runit_config::NodeSettings;
 use runit_control::anchors::{self, AnchorFile};
 use runit_control::sealer::Sealer;
 use runit_control::sqlite::{self, SqliteStore};
+use runit_control::webhooks::Target;
 use runit_control::{DataDir, SystemClock, billing};
 use runit_core::trail::{SealedMark, TrailKey};
 use runit_core::usage::UsageFilter;
@@ -49,6 +50,9 @@ pub(crate) enum Local {
     /// What each lock has used.
     #[command(subcommand)]
     Usage(Usage),
+    /// Receivers of events.
+    #[command(subcommand)]
+    Webhooks(Webhooks),
 }
 
 /// What is done with the audit trail.
@@ -69,6 +73,18 @@ pub(crate) enum Events {
         /// Begin after this place.
         #[arg(long, value_name = "PLACE", default_value_t = 0)]
         after: u64,
+    },
+}
+
+/// What is done with receivers of events.
+#[derive(Subcommand)]
+pub(crate) enum Webhooks {
+    /// Send each receiver a signed message of type TEST, once.
+    Test {
+        #[command(flatten)]
+        settings: Settings,
+        /// Only this receiver.
+        name: Option<String>,
     },
 }
 
@@ -149,6 +165,7 @@ impl Local {
             }
             Self::Events(Events::Verify { settings, anchor }) => verify(&settings.load()?, &anchor),
             Self::Events(Events::Export { settings, after }) => export(&settings.load()?, after),
+            Self::Webhooks(Webhooks::Test { settings, name }) => test_webhooks(&settings.load()?, name.as_deref()),
             Self::Usage(Usage::Export { settings, format, since, until, session, provider }) => {
                 let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
                 export_usage(&settings.load()?, filter, format)
@@ -209,6 +226,24 @@ fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) ->
         Format::Json => say(&billing::to_json(record, now).to_string()),
     }))?;
     Ok(Finding::Well)
+}
+
+fn test_webhooks(settings: &NodeSettings, name: Option<&str>) -> anyhow::Result<Finding> {
+    let mut targets = Target::all(settings)?;
+    targets.retain(|target| name.is_none_or(|name| name == target.name()));
+    anyhow::ensure!(!targets.is_empty(), "the settings have no such receiver");
+    let (runtime, clock) = (tokio::runtime::Runtime::new()?, SystemClock::start());
+    let mut finding = Finding::Well;
+    for target in &targets {
+        match runtime.block_on(target.test(&clock)) {
+            Ok(()) => say(&format!("{}: taken", target.name())),
+            Err(error) => {
+                say(&format!("{}: {error}", target.name()));
+                finding = Finding::Wrong;
+            }
+        }
+    }
+    Ok(finding)
 }
 
 fn open(settings: &NodeSettings) -> anyhow::Result<(SqliteStore, TrailKey)> {

@@ -201,6 +201,14 @@ impl Store for MeteredStore {
         self.metered("usage_records", self.inner.usage_records(filter, after, limit)).await
     }
 
+    async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {
+        self.metered("webhook_cursor", self.inner.webhook_cursor(target)).await
+    }
+
+    async fn save_webhook_cursor(&self, target: String, place: u64) -> Result<(), StoreError> {
+        self.metered("save_webhook_cursor", self.inner.save_webhook_cursor(target, place)).await
+    }
+
     async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {
         self.metered("trail_marks", self.inner.trail_marks()).await
     }

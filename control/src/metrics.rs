@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 use runit_core::Timestamp;
 use runit_core::event::EventKind;
 use runit_core::session::SessionStatus;
@@ -24,6 +26,8 @@ pub(crate) struct Metrics {
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
     forfeited: IntCounter,
+    webhooks: IntCounterVec,
+    webhook_lag: GaugeVec,
     certificates: IntCounterVec,
     certificate_expiry: Gauge,
 }
@@ -54,6 +58,15 @@ impl Metrics {
                 &["operation"],
             )?,
             store_errors: counter("runit_store_errors_total", "Failures of the store, by operation", &["operation"])?,
+            webhooks: counter(
+                "runit_webhook_attempts_total",
+                "Attempts to deliver webhooks, by target and outcome",
+                &["receiver", "outcome"],
+            )?,
+            webhook_lag: GaugeVec::new(
+                Opts::new("runit_webhook_lag_seconds", "Age of the event that a webhook's receiver has not taken yet"),
+                &["receiver"],
+            )?,
             forfeited: IntCounter::new(
                 "runit_quota_forfeited_bytes_total",
                 "Leased bytes charged without knowing that they moved: of nodes that died",
@@ -70,6 +83,8 @@ impl Metrics {
         };
         metrics.registry.register(Box::new(metrics.certificates.clone()))?;
         metrics.registry.register(Box::new(metrics.certificate_expiry.clone()))?;
+        metrics.registry.register(Box::new(metrics.webhooks.clone()))?;
+        metrics.registry.register(Box::new(metrics.webhook_lag.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.problems.clone()))?;
         metrics.registry.register(Box::new(metrics.rate_limited.clone()))?;
@@ -119,6 +134,16 @@ impl Metrics {
     /// The certificate's files have changed.
     pub(crate) fn certificate_change(&self, replaced: bool) {
         self.certificates.with_label_values(&[if replaced { "replaced" } else { "broken" }]).inc();
+    }
+
+    /// One attempt to deliver a webhook.
+    pub(crate) fn webhook(&self, receiver: &str, outcome: &'static str) {
+        self.webhooks.with_label_values(&[receiver, outcome]).inc();
+    }
+
+    /// How old the event is that a receiver has not taken yet.
+    pub(crate) fn webhook_lag(&self, receiver: &str, lag: Duration) {
+        self.webhook_lag.with_label_values(&[receiver]).set(lag.as_secs_f64());
     }
 
     /// One answer of the store.

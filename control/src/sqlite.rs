@@ -303,6 +303,14 @@ impl Store for SqliteStore {
         self.operators.run(move |db| usage_rows::find(db, &filter, after, limit)).await
     }
 
+    async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {
+        self.operators.run(move |db| queries::webhook_cursor(db, &target)).await
+    }
+
+    async fn save_webhook_cursor(&self, target: String, place: u64) -> Result<(), StoreError> {
+        self.writer.run(move |db| queries::save_webhook_cursor(db, &target, place)).await
+    }
+
     async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {
         self.reader.run(event_rows::marks).await
     }

@@ -65,6 +65,7 @@ store_contract! {
     each_lock_has_a_record_that_outlives_its_session,
     records_add_up_to_the_ledger_whatever_happens,
     a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
+    a_receivers_place_in_the_trail_survives,
     a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
 }
 

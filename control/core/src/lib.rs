@@ -20,6 +20,7 @@
 //! | [`lease_book`] | which lease the spent bytes belong to |
 //! | [`limit`], [`rate`] | how often somebody may come: exactly N in a window, or so many a second |
 //! | [`event`] | what goes into the audit trail |
+//! | [`webhook`] | what operators' receivers are told, how it is signed, and when it is tried again |
 //! | [`trail`] | how its events hang together, and what has been done to them |
 
 pub mod address;
@@ -47,6 +48,7 @@ pub mod time;
 pub mod trail;
 pub mod upstream;
 pub mod usage;
+pub mod webhook;
 
 pub use address::{LockMode, NetworkKey, RenterAddress};
 pub use authority::{Authority, DirectoryChange};

@@ -138,6 +138,12 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError>;
 
+    /// The place of the last event that a webhook's receiver has taken; none for a target that was never served.
+    async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError>;
+
+    /// Keeps that place.
+    async fn save_webhook_cursor(&self, target: String, place: u64) -> Result<(), StoreError>;
+
     /// Bytes that this store has seen charged without knowing that they moved ([`crate::ledger::Usage::forfeited`]),
     /// since it was opened.
     fn forfeited_bytes(&self) -> u64 {

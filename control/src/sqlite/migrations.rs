@@ -12,11 +12,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema::OpenError;
 
 /// In order; the first one makes version 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/1_first.sql"),
     include_str!("migrations/2_operators.sql"),
     include_str!("migrations/3_trail.sql"),
     include_str!("migrations/4_usage.sql"),
+    include_str!("migrations/5_webhooks.sql"),
 ];
 
 /// The version that this program brings a file to.

@@ -112,6 +112,18 @@ pub(super) fn providers(db: &Connection) -> Result<Vec<ProviderRecord>, DbError>
     Ok(providers)
 }
 
+pub(super) fn webhook_cursor(db: &Connection, target: &str) -> Result<Option<u64>, DbError> {
+    let mut statement = db.prepare_cached("SELECT place FROM webhook_cursors WHERE target = ?")?;
+    let mut rows = statement.query([target])?;
+    rows.next()?.map(|row| row.unsigned("place")).transpose()
+}
+
+pub(super) fn save_webhook_cursor(db: &Connection, target: &str, place: u64) -> Result<(), DbError> {
+    db.prepare_cached("INSERT OR REPLACE INTO webhook_cursors (target, place) VALUES (?1, ?2)")?
+        .execute(params![target, integer(place)])?;
+    Ok(())
+}
+
 pub(super) fn probe(db: &Connection, now: Timestamp) -> Result<(), DbError> {
     db.prepare_cached("INSERT OR REPLACE INTO probe (one, at) VALUES (1, ?)")?.execute([time(now)])?;
     Ok(())

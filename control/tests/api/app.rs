@@ -245,6 +245,13 @@ impl TestApp {
         }
     }
 
+    /// How far a webhook's receiver is.
+    pub(crate) async fn webhook_cursor(&self, target: &str) -> Option<u64> {
+        let key = runit_core::trail::TrailKey::new([0; 32]); // nothing of the trail is written
+        let store = runit_control::sqlite::SqliteStore::open(&self.data_dir().join("runit.db"), key).unwrap();
+        runit_core::Store::webhook_cursor(&store, target.into()).await.unwrap()
+    }
+
     /// The kinds of the events so far that are one of these, in order.
     pub(crate) async fn events(&self, kinds: &[&str]) -> Vec<String> {
         self.events_with_addresses(kinds).await.into_iter().map(|(kind, _)| kind).collect()

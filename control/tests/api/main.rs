@@ -14,3 +14,4 @@ mod renters;
 mod restart;
 mod secrets;
 mod sweeping;
+mod webhooks;

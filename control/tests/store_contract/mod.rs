@@ -698,3 +698,11 @@ pub(crate) async fn a_lease_that_expired_and_is_asked_for_again_is_a_new_one(fix
     assert_eq!(open, [(50_000, at(120_000))]);
     assert_eq!(ledger.charged(), 52_000);
 }
+
+pub(crate) async fn a_receivers_place_in_the_trail_survives(fixture: &impl Fixture) {
+    assert_eq!(fixture.open().webhook_cursor("ops".into()).await.unwrap(), None);
+    fixture.open().save_webhook_cursor("ops".into(), 7).await.unwrap();
+    fixture.open().save_webhook_cursor("other".into(), 3).await.unwrap();
+    fixture.open().save_webhook_cursor("ops".into(), 8).await.unwrap();
+    assert_eq!(fixture.open().webhook_cursor("ops".into()).await.unwrap(), Some(8));
+}
