@@ -8,7 +8,7 @@ export class Refused extends Error {
   }
 }
 
-/** A token for a free session: `{sessionId, accessToken, url, serverUrl, hardware, pricing}`. */
+/** A token for a free session: `{sessionId, accessToken, url, serverUrl, reconnectSecret, hardware, pricing}`. */
 export async function requestSession(sessionId) {
   const given = await call("POST", "/renter/request", { body: JSON.stringify({ sessionId }) });
   const url = new URL(given.url);
@@ -20,6 +20,10 @@ export async function requestSession(sessionId) {
 
 export const release = (token) => call("POST", "/renter/release", { token });
 
+/** Moves the lock to the address that this call comes from; the secret is the proof that the token alone is not. */
+export const reconnect = (token, reconnectSecret) =>
+  call("POST", "/renter/reconnect", { token, body: JSON.stringify({ reconnectSecret }) });
+
 export const heartbeat = (token) => call("POST", "/renter/heartbeat", { token });
 
 export const usage = (token) => call("GET", "/renter/usage", { token });
@@ -30,7 +34,10 @@ export function usageEvents(token) {
 }
 
 async function call(method, path, { token, body }) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : { "Content-Type": "application/json" };
+  const headers = {
+    ...(token && { Authorization: `Bearer ${token}` }),
+    ...(body && { "Content-Type": "application/json" }),
+  };
   const response = await fetch(path, { method, headers, body }).catch(() => {
     throw new Refused("The server cannot be reached. Check your connection and try again.", "unreachable");
   });
@@ -46,6 +53,7 @@ function message(response, { code, error }) {
     case "no_sessions_available":
       return "Somebody was faster: this session is taken. Pick another one.";
     case "rate_limited":
+    case "too_many_reconnects":
       return `Too many requests. Try again in ${response.headers.get("Retry-After") ?? "some"} seconds.`;
     case "ip_mismatch":
       return "This session was taken from another network address than the one that you have now.";

@@ -1,8 +1,9 @@
 // The session that this browser has rented: its state, its data, and the way back.
 //
-// The token is kept in `localStorage`, so that a closed tab can be opened again; it is dropped with the session.
+// The token is kept in `localStorage`, so that a closed tab can be opened again, and with it the secret that proves from
+// another address that we are its renter; both are dropped with the session.
 
-import { heartbeat, release, usage, usageEvents } from "./api.js";
+import { heartbeat, reconnect, release, usage, usageEvents } from "./api.js";
 import { bytes, duration, moment, percent } from "./format.js";
 
 const KEY = "runit.rental";
@@ -23,6 +24,7 @@ let pulse = null;
 let lockedSince = null;
 
 by("release").addEventListener("click", confirmRelease);
+by("reconnect").addEventListener("click", goOn);
 by("forget").addEventListener("click", forget);
 for (const button of document.querySelectorAll("[data-copies]")) {
   button.addEventListener("click", () => copy(button));
@@ -36,8 +38,9 @@ addEventListener("storage", (event) => {
 setInterval(showHeld, 1000);
 
 /** A session was rented here: remembers and shows it. */
-export function startRental({ sessionId, accessToken, url, serverUrl, hardware }, listed) {
-  localStorage.setItem(KEY, JSON.stringify({ sessionId, accessToken, url, serverUrl, hardware, name: listed.name }));
+export function startRental({ sessionId, accessToken, url, serverUrl, reconnectSecret, hardware }, listed) {
+  const kept = { sessionId, accessToken, url, serverUrl, reconnectSecret, hardware, name: listed.name };
+  localStorage.setItem(KEY, JSON.stringify(kept));
   showRental();
   by("rental-title").focus();
 }
@@ -111,9 +114,34 @@ async function beat() {
 
 function refused(code) {
   if (code === "ip_mismatch") {
-    end("Your network address has changed, so this session is closed to you. Go back to the address that you had, or wait: a minute after it was last used from there, the session is released.");
+    end("Your network address has changed, so this session is closed to you. Go on from this address, or return to the one that you had.");
+    by("reconnect").hidden = false;
   } else if (code === "unknown_token") {
     end("This session is not yours any more: it was released, its provider has gone, or you were away for too long.");
+  }
+}
+
+/** The way back after a change of address: our secret moves the lock to here. */
+async function goOn() {
+  const button = by("reconnect");
+  button.disabled = true;
+  try {
+    await reconnect(rental.accessToken, rental.reconnectSecret);
+    showRental();
+    by("rental-title").focus();
+  } catch (error) {
+    whyNot(error);
+  }
+  button.disabled = false;
+}
+
+function whyNot({ code, message }) {
+  if (code === "unknown_token") {
+    refused(code);
+  } else if (code === "ip_mismatch" || code === "invalid_payload") {
+    tell("This browser has no proof that the session is yours. Press the button in a tab where JupyterLab was open, or return to the address that you had; a minute after it was last used from there, the session is released.");
+  } else {
+    tell(message);
   }
 }
 
@@ -128,6 +156,7 @@ function ended(is) {
   by("release").hidden = is;
   by("elsewhere").hidden = is;
   by("forget").hidden = !is;
+  by("reconnect").hidden = true;
 }
 
 function tell(text) {

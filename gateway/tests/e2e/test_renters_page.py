@@ -156,12 +156,40 @@ def test_a_second_browser_sees_no_free_session_and_is_told_that_the_link_is_in_u
     visitor.release()
 
 
-def test_a_changed_address_is_explained(chromium, node, offered):
+def test_a_changed_address_is_explained_and_left_behind_by_a_click(chromium, node, offered):
     tap = ControlTap(node.control_url)
     visitor = Visitor(chromium, tap.url)
     visitor.connect()
+    token = visitor.token()
+    status = f"{node.session_url(offered.session_id)}/api/status"
     tap.move_to("127.0.0.9")
     expect(visitor.state).to_contain_text("network address has changed", timeout=CHANGE_MS)
+    assert renter(token, "127.0.0.9").get(status).status_code == 403
+    visitor.page.get_by_role("button", name="Go on from this address").click()
+    expect(visitor.state).to_have_text("In use by you.", timeout=CHANGE_MS)
+    assert renter(token, "127.0.0.9").get(status).status_code == 200
+    assert renter(token).get(status).status_code == 403, "the old address is left"
+    visitor.release()
+    visitor.context.close()
+    tap.close()
+
+
+def test_without_its_secret_a_browser_is_told_what_else_to_do(chromium, node, offered):
+    tap = ControlTap(node.control_url)
+    visitor = Visitor(chromium, tap.url)
+    visitor.connect()
+    visitor.page.evaluate(
+        """() => {
+            const kept = JSON.parse(localStorage["runit.rental"]);
+            localStorage["runit.rental"] = JSON.stringify({ ...kept, reconnectSecret: "0".repeat(64) });
+        }"""
+    )
+    visitor.page.reload()
+    expect(visitor.state).to_have_text("In use by you.", timeout=CHANGE_MS)
+    tap.move_to("127.0.0.9")
+    visitor.page.get_by_role("button", name="Go on from this address").click(timeout=CHANGE_MS)
+    expect(visitor.state).to_contain_text("no proof", timeout=CHANGE_MS)
+    is_accessible(visitor.page)
     visitor.context.close()
     tap.close()
 
