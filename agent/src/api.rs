@@ -15,6 +15,8 @@ use crate::hands::Report;
 use crate::state::Identity;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// `Authorization` is the session's secret's.
+const PROVIDER_KEY: &str = "runit-provider-key";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES: usize = 64 << 10;
 /// How much of an error text from control is told.
@@ -113,6 +115,7 @@ impl Heartbeat {
 pub struct Api {
     client: Client,
     control_url: Url,
+    provider_key: Option<Secret>,
 }
 
 impl Api {
@@ -127,20 +130,30 @@ impl Api {
             .timeout(CALL_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()?;
-        Ok(Self { client, control_url })
+        Ok(Self { client, control_url, provider_key: None })
+    }
+
+    /// The same, with the key that lets this provider register.
+    #[must_use]
+    pub fn with_provider_key(self, provider_key: Option<Secret>) -> Self {
+        Self { provider_key, ..self }
     }
 
     /// Registers the session, or registers it again with the secret it got the first time; returns its secret.
     ///
     /// # Errors
-    /// See [`ApiError`]; [`ApiError::IdentityRefused`] for 409, and for 401 and 403 if a secret was shown.
+    /// See [`ApiError`]; [`ApiError::IdentityRefused`] for 409, and for 401 if a secret was shown. A 403 is about the provider's
+    /// key, which another session would not mend.
     pub async fn register(&self, registration: &Registration<'_>, secret: Option<&Secret>) -> Result<Secret, ApiError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Registered {
             provider_secret: String,
         }
-        let call = with(self.call(Method::POST, "/provider/session"), secret).json(registration);
+        let mut call = with(self.call(Method::POST, "/provider/session"), secret).json(registration);
+        if let Some(key) = &self.provider_key {
+            call = call.header(PROVIDER_KEY, key.expose());
+        }
         let answered = answered(call).await.map_err(|error| refused_identity(error, secret.is_some()))?;
         let registered: Registered = serde_json::from_slice(&answered).map_err(ApiError::Malformed)?;
         Ok(Secret::new(registered.provider_secret))
@@ -248,8 +261,7 @@ fn message(body: &[u8]) -> String {
 fn refused_identity(error: ApiError, secret_shown: bool) -> ApiError {
     match error {
         ApiError::Refused { status, message, .. }
-            if status == StatusCode::CONFLICT
-                || (secret_shown && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) =>
+            if status == StatusCode::CONFLICT || (secret_shown && status == StatusCode::UNAUTHORIZED) =>
         {
             ApiError::IdentityRefused(message)
         }

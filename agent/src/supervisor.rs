@@ -1,10 +1,11 @@
 //! The agent's life: checks, then the loop around `reconcile`, then nothing left behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use runit_config::AgentSettings;
+use runit_core::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub enum RunError {
     Random(#[from] NoRandomness),
     #[error("the gate cannot listen on {address}")]
     Gate { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("agent.provider_key_file: {} cannot be read", .0.display())]
+    ProviderKey(PathBuf, #[source] std::io::Error),
     #[error("TLS cannot be set up")]
     Tls(#[source] reqwest::Error),
     #[error("the settings' tables cannot be told as JSON")]
@@ -93,6 +96,7 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
     let opener = Opener::new(&settings.tunnel, launcher, state.directory().join("empty-home")).await?;
     let listen = settings.gate.listen;
     let gate = Gate::bind(listen).await.map_err(|source| RunError::Gate { address: listen, source })?;
+    let provider_key = settings.agent.provider_key_file.as_deref().map(read_key).transpose()?;
     Ok(Hands {
         hardware: hardware::told(&settings.container, &gpus, state.directory(), table(&settings.hardware)?),
         pricing: table(&settings.pricing)?.into(),
@@ -101,7 +105,7 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
         firewall,
         gate,
         opener,
-        api: Api::new(control_url).map_err(RunError::Tls)?,
+        api: Api::new(control_url).map_err(RunError::Tls)?.with_provider_key(provider_key),
         local: local_client().map_err(RunError::Tls)?,
         identity: Mutex::new(state.identity()),
         state: Mutex::new(state),
@@ -109,6 +113,11 @@ async fn prepare(settings: AgentSettings, launcher: PathBuf, stop: CancellationT
         books: Mutex::default(),
         stop,
     })
+}
+
+fn read_key(file: &Path) -> Result<Secret, RunError> {
+    let key = std::fs::read_to_string(file).map_err(|error| RunError::ProviderKey(file.to_owned(), error))?;
+    Ok(Secret::new(key.trim()))
 }
 
 async fn look_for_escapes(settings: &runit_config::Container, engine: &Engine) -> Result<(), RunError> {

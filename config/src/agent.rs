@@ -36,6 +36,8 @@ pub struct AgentSettings {
 pub struct Agent {
     /// The provider's name for itself; required, 1 to 128 characters.
     pub provider_id: String,
+    /// File with the key that control's operator has made for `provider_id`, where control demands one.
+    pub provider_key_file: Option<PathBuf>,
     /// The control API: scheme, host and port, nothing after them.
     pub control_url: Url,
     /// Directory where the session's id and secret survive a restart; created at the first start.
@@ -164,6 +166,7 @@ impl Default for Agent {
     fn default() -> Self {
         Self {
             provider_id: String::new(),
+            provider_key_file: None,
             control_url: Url::parse("http://127.0.0.1:10000").expect("a scheme, an address and a port"),
             state_dir: PathBuf::from("/var/lib/runit-agent"),
             heartbeat_seconds: 30,

@@ -60,6 +60,17 @@ async fn registration_sends_the_session_and_takes_the_secret() {
 }
 
 #[tokio::test]
+async fn a_providers_key_is_shown_at_registration_and_its_refusal_keeps_the_identity() {
+    let control =
+        Server::start(|_| Answer::json(403, &json!({ "error": "a key for this provider is required" }))).await;
+    let api = api(&control).with_provider_key(Some(Secret::new("provider-key")));
+    let refused = register(&api, identity().secret.as_ref()).await.expect_err("403");
+    assert!(matches!(refused, ApiError::Refused { .. }), "{refused:?}: the session and its cap stay the agent's");
+    let [call] = &control.calls()[..] else { panic!("one call") };
+    assert_eq!(call.provider_key.as_deref(), Some("provider-key"));
+}
+
+#[tokio::test]
 async fn a_session_that_is_known_shows_its_secret_on_every_call() {
     let control = Server::start(|call| match call.line.split(' ').next() {
         Some("DELETE") => Answer::text(204, ""),

@@ -20,6 +20,8 @@ pub(crate) struct Call {
     pub(crate) line: String,
     /// The `Authorization` field.
     pub(crate) authorization: Option<String>,
+    /// The `Runit-Provider-Key` field.
+    pub(crate) provider_key: Option<String>,
     /// The body; null if it is not JSON.
     pub(crate) body: Value,
 }
@@ -88,9 +90,11 @@ async fn serve(
 ) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let field = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let call = Call {
         line: format!("{} {}", parts.method, parts.uri),
-        authorization: parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).map(str::to_owned),
+        authorization: field(header::AUTHORIZATION.as_str()),
+        provider_key: field("runit-provider-key"),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     let answer = answer(&call);
