@@ -196,6 +196,8 @@ set_up_test_tools() {
         install_packages "${packages[@]}"
     fi
 
+    set_up_prometheus "$(dirname "$venv")/test-prometheus"
+
     # A stamp and not "pip install every time": pip alone takes longer than a second run of this script may.
     local stamp=$venv/requirements.sha256
     local wanted
@@ -209,6 +211,28 @@ set_up_test_tools() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-test.txt" ||
         die "pip could not install $here/requirements-test.txt into $venv"
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+# Debian's package, unpacked and not installed: an installed one would start a service.
+set_up_prometheus() {
+    local into=$1
+    if have promtool || [ -x "$into/usr/bin/promtool" ]; then
+        return
+    fi
+    need_debian_root "the tests need promtool"
+    say "unpacking prometheus into $into"
+    local draft
+    draft=$(mktemp -d)
+    chmod 0755 "$draft"
+    if ! (apt-get update -q && cd "$draft" && apt-get download -q prometheus && dpkg -x prometheus_*.deb tree) \
+        >"$draft/log" 2>&1 9>&-; then
+        tail -n 10 "$draft/log" >&2
+        die "apt could not fetch prometheus: see $draft/log"
+    fi
+    mkdir -p "$(dirname "$into")"
+    rm -rf "$into"
+    mv "$draft/tree" "$into"
+    rm -rf "$draft"
 }
 
 # The system's own Python where there is one: a version manager's `python3` changes under the environment.

@@ -41,6 +41,11 @@ def main():
                 r"`(\w+)`", re.search(r"`reason`: (`released`.*?) \|", document)[1]
             ),
         ),
+        *(
+            f"alert rules: metric {name} is not in the code"
+            for name in sorted(set(re.findall(METRIC, read("config/prometheus/alerts.yml"))))
+            if f'"{name}"' not in code
+        ),
     ]
     for problem in problems:
         print(problem, file=sys.stderr)
