@@ -60,7 +60,7 @@ pub struct Firewall {
     nft: PathBuf,
     table: String,
     bridge: String,
-    /// None: the provider wants none.
+    /// None: the provider wants none. Without name servers: those of this machine, as they are when the rules are set.
     rules: Option<Ruleset>,
     /// The table as nft lists it, from when it was set.
     set: Mutex<Option<String>>,
@@ -69,15 +69,11 @@ pub struct Firewall {
 impl Firewall {
     /// The rules that `settings` ask for. Nothing is set yet.
     pub fn new(settings: &runit_config::Egress, instance: &Instance) -> Self {
-        let resolvers = match settings.dns.as_slice() {
-            [] => RESOLVERS.iter().flat_map(|path| ruleset::resolvers(&read(path))).collect(),
-            given => given.to_vec(),
-        };
         let rules = (settings.mode == EgressMode::Restricted).then(|| Ruleset {
             table: instance.table(),
             bridge: instance.bridge(),
             exceptions: settings.exceptions.clone(),
-            resolvers,
+            resolvers: settings.dns.clone(),
         });
         Self {
             nft: settings.nft_bin.clone(),
@@ -113,7 +109,7 @@ impl Firewall {
         let Some(rules) = &self.rules else { return Ok(()) };
         let mut set = self.set.lock().await;
         *set = None;
-        self.nft(&["-f", "-"], &rules.text(flow)).await?;
+        self.nft(&["-f", "-"], &with_resolvers(rules).text(flow)).await?;
         *set = Some(self.list().await?);
         Ok(())
     }
@@ -195,6 +191,15 @@ impl Firewall {
         let first = said.lines().next().unwrap_or("nft gave no reason").trim_end_matches(['.', ':']);
         Err(EgressError::Refused(first.escape_debug().to_string()))
     }
+}
+
+/// A container gets its name servers when it is started, which is when its rules are set.
+fn with_resolvers(rules: &Ruleset) -> Ruleset {
+    let mut rules = rules.clone();
+    if rules.resolvers.is_empty() {
+        rules.resolvers = RESOLVERS.iter().flat_map(|path| ruleset::resolvers(&read(path))).collect();
+    }
+    rules
 }
 
 fn read(path: &str) -> String {

@@ -143,7 +143,10 @@ impl Hands {
             (report.memory_bytes, report.processes) = (counted.memory_bytes, counted.processes);
             if books.saved_at.elapsed() >= SAVE_EVERY {
                 books.saved_at = Instant::now();
-                state.save()?;
+                // Serving a renter does not depend on it.
+                if let Err(error) = state.save() {
+                    tracing::error!(error = chain(&error), "the container's traffic will not survive a restart");
+                }
             }
             let change = (flow != books.flow).then_some(flow);
             books.flow = flow;
