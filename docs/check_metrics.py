@@ -42,9 +42,10 @@ def main():
             ),
         ),
         *(
-            f"alert rules: metric {name} is not in the code"
-            for name in sorted(set(re.findall(METRIC, read("config/prometheus/alerts.yml"))))
-            if f'"{name}"' not in code
+            f"{file}: metric {name} is not in the code"
+            for file in ["config/prometheus/alerts.yml", "config/grafana/runit.json"]
+            for name in sorted(set(re.findall(METRIC, read(file))))
+            if f'"{name.removesuffix("_bucket")}"' not in code
         ),
     ]
     for problem in problems:
