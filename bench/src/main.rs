@@ -99,8 +99,10 @@ fn measure(scenarios: &[Scenario], how: &How) -> Result<()> {
     let mut report = Report::new(Machine::describe(&cores), effort.rounds);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = async {
-        // On a disk, not in memory: the store waits for it.
-        let directory = tempfile::tempdir_in(std::path::absolute(folder)?)?;
+        // On a disk, not in memory: the store waits for it. Never beside a report that is kept: keys are in it.
+        let workshop = std::path::absolute("target/bench")?;
+        std::fs::create_dir_all(&workshop)?;
+        let directory = tempfile::tempdir_in(workshop)?;
         let certificate = Certificate::make(directory.path())?;
         let house = House { cores, upstream: upstream::start().await?, directory, certificate, kinds };
         for &scenario in scenarios {
