@@ -187,6 +187,7 @@ set_up_test_tools() {
     have nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
     have node || packages+=(nodejs)
     have valgrind || packages+=(valgrind)
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
     # ensurepip is what Debian's python3 lacks without python3-venv.
     if ! "$(test_python)" -c 'import ensurepip, venv' 2>/dev/null; then
         packages+=(python3 python3-venv)

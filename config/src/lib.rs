@@ -18,6 +18,7 @@ mod origins;
 mod overlay;
 mod problem;
 mod secret;
+mod store;
 
 pub use agent::{
     Agent, AgentSettings, Container, Egress, EgressMode, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace,
@@ -30,6 +31,7 @@ pub use node::{
 };
 pub use problem::{Problem, Problems, Source};
 pub use runit_core::{LockMode, Secret};
+pub use store::Store;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -124,10 +124,12 @@ fn keys_that_differ(one: &NodeSettings, other: &NodeSettings) -> BTreeSet<String
         keys.extend(names.filter(|&key| values.get(key) != others.get(key)).map(|key| format!("{section}.{key}")));
     }
     // Secrets are not written into tables.
-    let operator_key = |settings: &NodeSettings| settings.gateway.operator_key.as_ref().map(crate::Secret::hash);
-    if operator_key(one) != operator_key(other) {
-        keys.insert("gateway.operator_key".to_owned());
-    }
+    let secrets = |settings: &NodeSettings| {
+        [("gateway.operator_key", &settings.gateway.operator_key), ("store.url", &settings.store.url)]
+            .map(|(key, secret)| (key, secret.as_ref().map(crate::Secret::hash)))
+    };
+    let differing = secrets(one).into_iter().zip(secrets(other)).filter(|(one, other)| one != other);
+    keys.extend(differing.map(|((key, _), _)| key.to_owned()));
     keys
 }
 

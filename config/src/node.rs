@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::check::Checks;
 use crate::limits::Limits;
+use crate::store::Store;
 use crate::{origins, secret};
 
 /// Everything a node can be told.
@@ -24,6 +25,8 @@ pub struct NodeSettings {
     pub upstream: Upstream,
     /// The control API and its sweeper.
     pub control: Control,
+    /// Where the control plane keeps what it knows.
+    pub store: Store,
     /// The byte cap and how it is leased.
     pub quota: Quota,
     /// How a session is bound to its renter's address.
@@ -118,6 +121,9 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
+    /// Whether `runit-gateway` serves the control API. Without it, it is a data plane only, and another process that
+    /// shares the store serves the API.
+    pub enabled: bool,
     /// Address and port of the control API and the renter's pages.
     pub listen: SocketAddr,
     /// The control API as providers and renters name it: scheme, host and port, nothing after them.
@@ -287,6 +293,7 @@ impl Default for Gateway {
 impl Default for Control {
     fn default() -> Self {
         Self {
+            enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 10_000)),
             public_url: local_url(10_000),
             data_dir: PathBuf::from("/var/lib/runit"),
@@ -337,13 +344,16 @@ impl Default for Log {
 }
 
 impl NodeSettings {
-    pub(crate) const SECTIONS: [&str; 9] =
-        ["gateway", "limits", "upstream", "control", "quota", "lock", "audit", "webhooks", "log"];
+    pub(crate) const SECTIONS: [&str; 10] =
+        ["gateway", "limits", "upstream", "control", "store", "quota", "lock", "audit", "webhooks", "log"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.gateway.check(checks);
         self.limits.check(checks);
         self.control.check(checks);
+        self.store.check(checks);
+        let served = self.control.enabled || self.store.url.is_some();
+        checks.require("control.enabled", served, "can only be false with store.url: nobody would serve the API");
         self.quota.check(checks);
         self.audit.check(checks);
         self.webhooks.check(checks);

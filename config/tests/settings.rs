@@ -141,9 +141,9 @@ size = 1
             "  control.listen (RUNIT_CONTROL__LISTEN): takes the same port as gateway.admin_listen",
         ]
     );
-    assert!(
-        report.contains("unknown section, expected one of audit, control, gateway, limits, lock, log, quota, upstream")
-    );
+    assert!(report.contains(
+        "unknown section, expected one of audit, control, gateway, limits, lock, log, quota, store, upstream, webhooks"
+    ));
     assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `sessions_host`, `tls`"));
 }
 
@@ -223,6 +223,11 @@ fn keys_that_must_fit_together_are_checked_together() {
         (
             "[quota]\nlease_ttl_seconds = 5",
             "quota.renewal_wait_ms (not set): must be shorter than quota.lease_ttl_seconds",
+        ),
+        ("[store]\nca_file = \"ca.pem\"", "store.ca_file (runit.toml:2): is for store.url, which is not set"),
+        (
+            "[control]\nenabled = false",
+            "control.enabled (runit.toml:2): can only be false with store.url: nobody would serve the API",
         ),
         (
             "[gateway]\nsessions_host = \"notebooks.example\"",

@@ -4,7 +4,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use runit_core::time::{Clock, SteadyTime, Timestamp, millis};
 
-/// The time of day, taken from the operating system once and counted on from there.
+/// The time of day, taken once (from the operating system, or from the database that nodes share) and counted on
+/// from there.
 ///
 /// Whoever sets the system's clock while this process runs moves nothing here: no byte comes free early, no limit opens,
 /// no provider seems silent. The next start takes the new time.
@@ -15,7 +16,12 @@ impl SystemClock {
     /// Takes the time of day from the operating system now.
     pub fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(SteadyTime::new(Timestamp::from_unix_ms(millis(since_epoch)), Instant::now()))
+        Self::from(Timestamp::from_unix_ms(millis(since_epoch)))
+    }
+
+    /// Takes a time of day that somebody else has told just now.
+    pub fn from(now: Timestamp) -> Self {
+        Self(SteadyTime::new(now, Instant::now()))
     }
 }
 

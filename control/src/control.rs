@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use runit_config::{LiveSettings, NodeSettings, Registration};
@@ -23,12 +23,15 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{self, Source};
 use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
+use crate::clock::SystemClock;
 use crate::data_dir::DataDir;
+use crate::hearing::Hearing;
 use crate::heartbeats::Heartbeats;
 use crate::keys::Keys;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
 use crate::operations::Swept;
+use crate::postgres::{self, PostgresSettings, PostgresStore};
 use crate::reconnects::Reconnects;
 use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
@@ -56,6 +59,7 @@ pub struct Control {
     pub(crate) keys: Arc<Keys>,
     pub(crate) swept: Arc<Swept>,
     webhook_targets: Arc<[Target]>,
+    pub(crate) hearing: Arc<Hearing>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -68,6 +72,9 @@ pub enum StartError {
     /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// PostgreSQL cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
     /// The sealing key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -100,6 +107,29 @@ impl Control {
         futures::executor::block_on(Self::with_store(settings, clock, Arc::new(store), sealer))
     }
 
+    /// Opens the store that the settings name, and loads the sessions. The time is the system's; with a store that nodes
+    /// share it is the store's, so that no node frees bytes before another would.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(settings: impl Into<LiveSettings>) -> Result<Self, StartError> {
+        let settings = settings.into();
+        let now = settings.load();
+        let Some(url) = &now.store.url else { return Self::open(settings, Arc::new(SystemClock::start())) };
+        let directory = DataDir::of(&now);
+        directory.create().map_err(StartError::Directory)?;
+        let sealer = Sealer::from_file(&directory.sealing_key())?;
+        let place = PostgresSettings { url: url.clone(), ca_file: now.store.ca_file.clone() };
+        let store = PostgresStore::connect(&place, sealer.trail_key()).await?;
+        let clock = SystemClock::from(store.time().await?);
+        Self::with_store(settings, Arc::new(clock), Arc::new(store), sealer).await
+    }
+
+    /// What time it is for this control plane and for all that share its store.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.sessions.clock)
+    }
+
     /// The same over any store.
     ///
     /// # Errors
@@ -127,6 +157,7 @@ impl Control {
         let configured = settings.load().gateway.operator_key.as_ref().map(Secret::hash);
         let keys = Arc::new(Keys::load(Arc::clone(&sessions.store), configured).await?);
         trail.count_past(started_at).await?;
+        let hearing = Arc::new(Hearing::new(started_at, Instant::now()));
         let (heartbeats, swept, reports) = Default::default();
         let control = Self {
             sessions,
@@ -140,6 +171,7 @@ impl Control {
             keys,
             swept,
             webhook_targets,
+            hearing,
             started_at,
         };
         control.load().await?;
@@ -195,16 +227,28 @@ impl Control {
             let watching = control.clone().watch_certificate(stop.clone());
             let following = live.follow(control.clone());
             let webhooks = control.webhooks().run(stop.clone());
-            let sweeping = control.keep_sweeping(stop.clone());
+            let sweeping = control.clone().keep_sweeping(stop.clone());
+            let mut stopped_following = stop.clone();
+            let hearing_others = async move {
+                tokio::select! {
+                    () = control.follow_store() => {}
+                    _ = stopped_following.wait_for(|&stopped| stopped) => {}
+                }
+            };
             let stopped = async move {
                 shutdown.await;
                 // Everything that serves holds a receiver until it has ended.
                 let _ = stopping.send(true);
             };
-            let (served, ..) =
-                tokio::join!(server::serve(listener, service, stop), following, sweeping, webhooks, watching, stopped);
+            let serving = server::serve(listener, service, stop);
+            let (served, ..) = tokio::join!(serving, following, sweeping, webhooks, watching, hearing_others, stopped);
             served
         }
+    }
+
+    /// Hears of what other processes change in the store, for ever.
+    pub(crate) async fn follow_store(&self) {
+        self.sessions.follow_store(|| self.keys.reload()).await;
     }
 
     /// Takes over another certificate when its files change, and shows when it ends.

@@ -16,8 +16,8 @@
 //! | `keys` | whose key opens what |
 //! | `openapi` | the description of both interfaces |
 //! | `occupancy` | how many connections and streams may be open |
-//! | `sweeper`, `heartbeats` | who has gone silent |
 //! | `reports` | what agents tell of themselves |
+//! | `sweeper`, `heartbeats`, `hearing` | who has gone silent |
 //! | `sessions`, `directory` | a change committed, then published |
 //! | `authority` | what the data plane asks |
 //! | [`anchors`] | whether the audit trail is what it was |
@@ -34,6 +34,7 @@ pub mod clock;
 pub mod control;
 mod data_dir;
 mod directory;
+mod hearing;
 mod heartbeats;
 mod keys;
 mod metered_store;
@@ -41,6 +42,7 @@ mod metrics;
 mod occupancy;
 mod openapi;
 mod operations;
+pub mod postgres;
 mod random;
 mod reconnects;
 mod registration;

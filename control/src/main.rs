@@ -5,13 +5,12 @@ mod local;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use local::Finding;
 use runit_config::{LogFormat, NodeSettings};
-use runit_control::{Control, SystemClock};
+use runit_control::Control;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -65,8 +64,8 @@ fn failed(error: &anyhow::Error, code: ExitCode) -> ExitCode {
 fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
     let settings = runit_config::load_node(config.as_deref())?;
     start_log(&settings)?;
-    let control = Control::open(&settings, Arc::new(SystemClock::start()))?;
     tokio::runtime::Runtime::new()?.block_on(async {
+        let control = Control::start(&settings).await?;
         // Before anybody can know that it runs: until then a signal ends the process at once.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (api, admin) = (settings.control.listen, settings.gateway.admin_listen);

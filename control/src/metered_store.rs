@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
-use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
+use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailMarks};
 use runit_core::usage::{UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
@@ -75,6 +76,10 @@ impl Store for MeteredStore {
         self.metered("session", self.inner.session(id)).await
     }
 
+    async fn sessions(&self, ids: Vec<SessionId>) -> Result<Vec<Session>, StoreError> {
+        self.metered("sessions", self.inner.sessions(ids)).await
+    }
+
     async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError> {
         self.metered("session_by_token", self.inner.session_by_token(token)).await
     }
@@ -89,6 +94,14 @@ impl Store for MeteredStore {
 
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
         self.metered("changed_elsewhere", self.inner.changed_elsewhere()).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, Elsewhere> {
+        self.inner.changes()
+    }
+
+    async fn may_sweep(&self) -> Result<bool, StoreError> {
+        self.metered("may_sweep", self.inner.may_sweep()).await
     }
 
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {

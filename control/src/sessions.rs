@@ -6,9 +6,11 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::stream::StreamExt;
 use runit_core::session::{Change, Session};
-use runit_core::store::{ChangeError, Registration, Store, StoreError};
+use runit_core::store::{ChangeError, Elsewhere, Registration, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
 use runit_core::{Secret, SecretHash, SessionId};
@@ -16,6 +18,11 @@ use runit_core::{Secret, SecretHash, SessionId};
 use crate::directory::Directory;
 use crate::random::NoRandomness;
 use crate::sealer::Sealer;
+
+/// Changes elsewhere that are read at once.
+const CHANGES: usize = 512;
+/// When the store fails: how soon it is asked again.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// The sessions as the store keeps them and as the directory shows them.
 pub(crate) struct Sessions {
@@ -51,19 +58,50 @@ impl Sessions {
     /// Publishes what another process has changed: during an upgrade the old one and the new one share the store.
     /// Answers whether there was anything.
     pub(crate) async fn catch_up(&self) -> Result<bool, StoreError> {
-        if !self.store.changed_elsewhere().await? {
-            return Ok(false);
+        let changed = self.store.changed_elsewhere().await?;
+        if changed {
+            self.reload().await?;
         }
+        Ok(changed)
+    }
+
+    /// Publishes what the store tells of by itself, for ever. `anything` is called when it may be more than sessions.
+    pub(crate) async fn follow_store<F: Future<Output = Result<(), StoreError>>>(&self, anything: impl Fn() -> F) {
+        let mut changes = self.store.changes().ready_chunks(CHANGES);
+        while let Some(changes) = changes.next().await {
+            let mut ids = HashSet::new();
+            let named = changes.into_iter().all(|change| match change {
+                Elsewhere::Session(id) => {
+                    ids.insert(id);
+                    true
+                }
+                Elsewhere::Anything => false,
+            });
+            if named && self.publish_all(ids).await.is_ok() {
+                continue;
+            }
+            // What was missed must not stay missed; the store has logged why it failed.
+            while self.reload().await.is_err() || anything().await.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    async fn publish_all(&self, ids: HashSet<SessionId>) -> Result<(), StoreError> {
+        let changed = self.store.sessions(ids.into_iter().collect()).await?;
+        changed.iter().for_each(|session| self.publish(session));
+        Ok(())
+    }
+
+    /// Publishes all that the store has, and what it has no more.
+    async fn reload(&self) -> Result<(), StoreError> {
         let live = self.store.live_sessions().await?;
         let live_ids: HashSet<SessionId> = live.iter().map(|session| session.id).collect();
         live.iter().for_each(|session| self.publish(session));
-        for known in self.directory.sessions().iter().filter(|known| !live_ids.contains(&known.id)) {
-            // A tombstone, or one that came after the list was read; the revision tells.
-            if let Some(session) = self.store.session(known.id).await? {
-                self.publish(&session);
-            }
-        }
-        Ok(true)
+        let known = self.directory.sessions();
+        // Tombstones, or those that came after the list was read; the revision tells.
+        let others = known.iter().map(|known| known.id).filter(|id| !live_ids.contains(id)).collect();
+        self.publish_all(others).await
     }
 
     /// Registers and publishes.

@@ -3,9 +3,10 @@
 //! The rule itself is checked again in the store's transaction ([`Change::ProviderSilent`], [`Change::RenterAbsent`]), so
 //! that one who comes back in the last moment is kept.
 //!
-//! Silence and absence count from the start of this process at the earliest: while it was down nobody could be heard.
+//! Silence and absence count from when this process began to hear at the earliest: while it was down, stopped, or without
+//! its store, nobody could be heard.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 use runit_core::event::{EventKind, SecurityEvent};
@@ -44,7 +45,10 @@ impl Control {
                 _ = stop.wait_for(|&stopped| stopped) => break,
             };
             // What failed is logged by the store, and tried again at the next tick.
-            let _ = if hourly { self.forget().await } else { self.sweep().await };
+            let swept = if hourly { self.forget().await } else { self.sweep().await };
+            if swept.is_ok() {
+                self.hearing.heard(self.sessions.clock.now(), Instant::now());
+            }
             let _ = self.anchor(&mut anchors).await;
         }
         let _ = self.heartbeats.flush(&*self.sessions.store).await;
@@ -55,14 +59,17 @@ impl Control {
     pub async fn follow_successor(self, stop: impl Future<Output = ()>) {
         let mut ticks =
             tokio::time::interval(Duration::from_millis(self.settings.load().control.sweep_interval_ms.min(200)));
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = &mut stop => return,
+        let polling = async {
+            loop {
+                ticks.tick().await;
+                // What failed is logged by the store, and tried again at the next tick.
+                let _ = self.sessions.catch_up().await;
             }
-            // What failed is logged by the store, and tried again at the next tick.
-            let _ = self.sessions.catch_up().await;
+        };
+        tokio::select! {
+            () = polling => {}
+            () = self.follow_store() => {}
+            () = stop => {}
         }
     }
 
@@ -73,6 +80,9 @@ impl Control {
 
     /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk.
     async fn forget(&self) -> Result<(), StoreError> {
+        if !self.sessions.store.may_sweep().await? {
+            return Ok(());
+        }
         let now = self.sessions.clock.now();
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(TOMBSTONES)));
         self.sessions.store.forget_removed(before).await?;
@@ -93,6 +103,9 @@ impl Control {
         let now = self.sessions.clock.now();
         self.swept.note(now);
         self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
+        if !self.sessions.store.may_sweep().await? {
+            return Ok(());
+        }
         while self.sessions.store.expire_leases(now).await? > 0 {}
         let settings = self.settings.load();
         let silent_after = Duration::from_secs(settings.control.provider_silent_seconds);
@@ -108,10 +121,10 @@ impl Control {
         Ok(())
     }
 
-    /// Who was seen then or before is due; nobody is while this process has not run for as long.
+    /// Who was seen then or before is due; nobody is while this process has not heard for as long.
     fn limit(&self, after: Duration) -> Timestamp {
         let now = self.sessions.clock.now();
-        if now.since(self.started_at) < after {
+        if now.since(self.hearing.since(now, Instant::now())) < after {
             return Timestamp::default();
         }
         Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(after)))

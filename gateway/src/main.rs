@@ -15,8 +15,7 @@ use pingora::server::configuration::Opt;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 use runit_config::{LiveSettings, NodeSettings};
-use runit_control::{Control, Source, SystemClock};
-use runit_core::Clock;
+use runit_control::{Control, Source};
 use runit_gateway::{Lifecycle, Node, RedirectApp, server_conf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -54,9 +53,9 @@ fn main() -> Result<()> {
     let filter = log::start(&settings.log)?;
     runit_gateway::raise_limit();
     let live = LiveSettings::new(settings.clone());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let control = Control::open(&live, Arc::clone(&clock)).context("the control plane cannot start")?;
-    let node = Node::new(&live, control.authority(), clock)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
+    let node = Node::new(&live, control.authority(), control.clock())?;
     let lifecycle = Lifecycle::default();
     let process = ProcessFile::beside(&settings.control.data_dir);
     if arguments.upgrade {
@@ -64,9 +63,12 @@ fn main() -> Result<()> {
     }
     let server = proxy_server(&settings, &node, &lifecycle, arguments.upgrade)?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let api = match settings.control.enabled {
+        true => Some(runtime.block_on(listen("control.listen", settings.control.listen, arguments.upgrade))?),
+        false => None,
+    };
     let listeners = Listeners {
-        api: runtime.block_on(listen("control.listen", settings.control.listen, arguments.upgrade))?,
+        api,
         admin: runtime.block_on(listen("gateway.admin_listen", settings.gateway.admin_listen, arguments.upgrade))?,
     };
     runtime.block_on(node.settle_killed());
@@ -110,11 +112,13 @@ fn main() -> Result<()> {
 
 /// What the control plane listens on.
 struct Listeners {
-    api: tokio::net::TcpListener,
+    /// None for a data plane only.
+    api: Option<tokio::net::TcpListener>,
     admin: tokio::net::TcpListener,
 }
 
-/// Serves control and admin API while this process is the current one; then only follows what its successor changes.
+/// Serves control and admin API while this process is the current one; then, or without an API, only
+/// follows what others change.
 async fn serve_until_settled(
     control: Control,
     listeners: Listeners,
@@ -126,7 +130,13 @@ async fn serve_until_settled(
         let lifecycle = lifecycle.clone();
         async move { lifecycle.retired().await }
     };
-    let api = control.serve(listeners.api, retired());
+    let api = async {
+        match listeners.api {
+            Some(api) => control.serve(api, retired()).await?,
+            None => control.clone().follow_successor(retired()).await,
+        }
+        Ok(())
+    };
     tokio::try_join!(api, control.serve_admin(listeners.admin, sources, retired()))?;
     control.follow_successor(settled.notified()).await;
     Ok(())

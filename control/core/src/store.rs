@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::event::{EventKind, SecurityEvent};
 use crate::id::{KeyId, LockId, NodeId, ProviderId, SessionId};
@@ -68,6 +69,15 @@ pub struct Registration {
     pub cap_bytes: u64,
 }
 
+/// What another process has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// This session.
+    Session(SessionId),
+    /// Nobody knows what: whoever has a copy makes it anew.
+    Anything,
+}
+
 /// What the control plane keeps.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -76,6 +86,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// A session by its name, a tombstone too.
     async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// These sessions, tombstones too, in no order. Names that are unknown are passed over.
+    async fn sessions(&self, ids: Vec<SessionId>) -> Result<Vec<Session>, StoreError> {
+        let mut sessions = Vec::with_capacity(ids.len());
+        for id in ids {
+            sessions.extend(self.session(id).await?);
+        }
+        Ok(sessions)
+    }
 
     /// The session that a token opens: one that it was issued for, or whose lock it took.
     async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError>;
@@ -98,6 +117,17 @@ pub trait Store: Send + Sync + 'static {
     /// themselves, or that one process has alone, never say so.
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
         Ok(false)
+    }
+
+    /// Changes by other processes, for ever, as far as the store tells of them by itself. They may come late or more than
+    /// once; none is missing.
+    fn changes(&self) -> BoxStream<'static, Elsewhere> {
+        stream::pending().boxed()
+    }
+
+    /// Whether it is this process's turn to sweep; of several that share a store it is one's.
+    async fn may_sweep(&self) -> Result<bool, StoreError> {
+        Ok(true)
     }
 
     /// Applies one change ([`Session::apply`]) and answers the session as it is then.

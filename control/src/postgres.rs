@@ -1,0 +1,526 @@
+//! The store of many nodes: PostgreSQL, the only thing that they share.
+//!
+//! Sessions and ledgers are replaced by compare-and-set: read, changed by a method of `runit-core`, and written in one
+//! statement that does nothing if another node was faster; then it is done again. So no lock is held between two
+//! statements, and a node that stops in the middle stops nobody else.
+//!
+//! Invariants: a method answers after its statement is committed (`synchronous_commit` is on), or answers an error. An
+//! error does not say that nothing was changed: a statement whose answer was lost may have been committed. For a lease
+//! that means that it is charged and never spent; for a claim, that its renter holds the lock already.
+
+mod connect;
+mod document;
+mod event_rows;
+mod key_rows;
+mod ledger_rows;
+mod listening;
+mod queries;
+mod schema;
+mod session_rows;
+mod turns;
+mod usage_rows;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Client, Pool};
+use futures::stream::BoxStream;
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::key::Key;
+use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
+use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
+use runit_core::session::{Change, Session};
+use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
+use runit_core::trail::{Link, TrailKey, TrailMarks};
+use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+pub use connect::PostgresSettings;
+use connect::{Connector, in_time};
+use ledger_rows::{Known, Memory, Replacement};
+use session_rows::Versioned;
+
+/// How often a change is tried again because another node was faster.
+const ATTEMPTS: usize = 50;
+
+/// The store of one of many nodes.
+pub struct PostgresStore {
+    connector: Connector,
+    pool: Pool,
+    /// Seals both ends of the audit trail.
+    key: TrailKey,
+    appending: tokio::sync::Mutex<()>,
+    /// Tells this store's notifications from those of others.
+    id: Uuid,
+    ledgers: Memory,
+    /// Relaxed: a count for operators.
+    forfeited: AtomicU64,
+}
+
+/// The database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is not one.
+    #[error("the database's URL cannot be read")]
+    Url(#[source] tokio_postgres::Error),
+    /// TLS is asked for without roots to trust.
+    #[error("the database's URL asks for TLS, so a file of roots to trust is needed")]
+    NoRoots,
+    /// The roots cannot be used.
+    #[error("the roots to trust for the database cannot be used")]
+    Roots(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The pool's settings contradict each other.
+    #[error("the pool of connections cannot be made")]
+    Pool,
+    /// It cannot be reached, or refuses.
+    #[error("the database cannot be used")]
+    Database(#[from] StoreError),
+    /// Written by a newer version of this program.
+    #[error("the database has schema version {found}, written by a newer program; this one knows up to {known}")]
+    Newer {
+        /// Version of the database.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
+}
+
+/// What a row or the database did wrong; only ever wrapped into a [`StoreError`].
+#[derive(Debug, thiserror::Error)]
+enum DbError {
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Pool(#[from] deadpool_postgres::PoolError),
+    #[error("no answer in time")]
+    TooSlow,
+    #[error("damaged row: {0}")]
+    Damaged(&'static str),
+    #[error("other nodes were faster, again and again")]
+    Contended,
+}
+
+impl From<DbError> for StoreError {
+    fn from(error: DbError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<DbError> for OpenError {
+    fn from(error: DbError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and brings the schema to the newest version; nodes that start together take turns. `key` seals the ends of
+    /// the audit trail.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the database cannot be reached or used, or was written by a newer version.
+    pub async fn connect(settings: &PostgresSettings, key: TrailKey) -> Result<Self, OpenError> {
+        let connector = Connector::new(settings)?;
+        let pool = connector.pool()?;
+        schema::migrate(&mut pool.get().await.map_err(DbError::from)?).await?;
+        Ok(Self {
+            connector,
+            pool,
+            key,
+            appending: tokio::sync::Mutex::default(),
+            id: Uuid::new_v4(),
+            ledgers: Memory::new(),
+            forfeited: AtomicU64::new(0),
+        })
+    }
+
+    /// The database's time, which all nodes count from.
+    ///
+    /// # Errors
+    /// When the database does not tell.
+    pub async fn time(&self) -> Result<Timestamp, StoreError> {
+        Ok(in_time(connect::time(&self.pool)).await?)
+    }
+
+    /// Asks the database for something, on a connection of the pool.
+    async fn ask<T, F>(&self, question: impl FnOnce(Client) -> F) -> Result<T, DbError>
+    where
+        F: Future<Output = Result<T, DbError>>,
+    {
+        in_time(async { question(self.pool.get().await?).await }).await
+    }
+
+    /// Changes a ledger or several, until nobody else was faster. `change` may be called more than once; what it answers
+    /// with the ledgers that were written counts.
+    async fn change_ledgers<T>(
+        &self,
+        mut sessions: Vec<SessionId>,
+        mut change: impl FnMut(SessionId, &Known) -> Option<(Ledger, T)> + Send,
+    ) -> Result<Vec<(SessionId, T)>, DbError>
+    where
+        T: Send,
+    {
+        sessions.sort_unstable();
+        sessions.dedup();
+        let mut outcomes = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let mut places = BTreeMap::new();
+            for &session in &sessions {
+                // In order, so that two who change several do not wait for each other.
+                places.insert(session, self.ledgers.place(session).lock_owned().await);
+            }
+            self.look_up(&mut places).await?;
+            let changed: Vec<_> = places
+                .iter()
+                .filter_map(|(&session, place)| Some((session, change(session, (**place).as_ref()?)?)))
+                .collect();
+            let (written, answers): (Vec<_>, Vec<_>) =
+                changed.into_iter().map(|(session, (ledger, answer))| ((session, ledger), (session, answer))).unzip();
+            let replaced = self.write(&mut places, written).await?;
+            outcomes.extend(answers.into_iter().filter(|(session, _)| replaced.contains(session)));
+            sessions.retain(|session| places.get(session).is_some_and(|place| place.is_none()));
+            if sessions.is_empty() {
+                return Ok(outcomes);
+            }
+        }
+        Err(DbError::Contended)
+    }
+
+    /// Reads what is not known yet.
+    async fn look_up(&self, places: &mut BTreeMap<SessionId, OwnedMutexGuard<Option<Known>>>) -> Result<(), DbError> {
+        let unknown: Vec<_> = places.iter().filter(|(_, place)| place.is_none()).map(|(&session, _)| session).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (session, known) in self.ask(async |db| ledger_rows::load(&db, &unknown).await).await? {
+            if let Some(place) = places.get_mut(&session) {
+                **place = Some(known);
+            }
+        }
+        // A session that does not exist has nothing to change.
+        places.retain(|_, place| place.is_some());
+        Ok(())
+    }
+
+    /// Writes ledgers; those that were not the known ones any more are forgotten.
+    async fn write(
+        &self,
+        places: &mut BTreeMap<SessionId, OwnedMutexGuard<Option<Known>>>,
+        written: Vec<(SessionId, Ledger)>,
+    ) -> Result<Vec<SessionId>, DbError> {
+        if written.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known: Vec<(SessionId, Known, Ledger)> = written
+            .into_iter()
+            .filter_map(|(session, ledger)| {
+                // Forgotten until the database has answered: should it not, nobody knows what is there.
+                Some((session, places.get_mut(&session)?.take()?, ledger))
+            })
+            .collect();
+        let replacements: Vec<_> =
+            known.iter().map(|(session, known, ledger)| replacement(*session, known, ledger)).collect();
+        let replaced = self.ask(async |db| ledger_rows::replace(&db, &replacements).await).await?;
+        for (session, known, ledger) in known {
+            if replaced.contains(&session) {
+                self.forfeited.fetch_add(ledger_rows::forfeited(&known.ledger, &ledger), Ordering::Relaxed);
+                if let Some(place) = places.get_mut(&session) {
+                    // What was booked is in the records now.
+                    let ledger = Ledger { bookings: BTreeMap::new(), ..ledger };
+                    **place = Some(Known { version: known.version + 1, ledger, cap_bytes: known.cap_bytes });
+                }
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn register(&self, registration: Registration, now: Timestamp) -> Result<Session, ChangeError> {
+        let Registration { id, provider, provider_secret, provider_key, offer, cap_bytes } = registration;
+        for _ in 0..ATTEMPTS {
+            let Some(known) =
+                self.ask(async |db| session_rows::by_id(&db, id).await).await.map_err(StoreError::from)?
+            else {
+                let session = Session::register(
+                    id,
+                    provider.clone(),
+                    provider_secret,
+                    provider_key,
+                    offer.clone(),
+                    cap_bytes,
+                    now,
+                );
+                let inserted = self.ask(async |db| session_rows::insert(&db, self.id, &session).await).await;
+                if inserted.map_err(StoreError::from)? {
+                    return Ok(session);
+                }
+                continue;
+            };
+            let mut session = known.session.clone();
+            session.register_again(&provider, provider_secret, provider_key, offer.clone(), now)?;
+            if self.replace(&known, &session, now).await? {
+                return Ok(session);
+            }
+        }
+        Err(StoreError::from(DbError::Contended).into())
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let read = self.ask(async |db| session_rows::by_id(&db, id).await).await?;
+        Ok(read.map(|read| read.session))
+    }
+
+    async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError> {
+        let read = self.ask(async |db| session_rows::by_token(&db, token).await).await?;
+        Ok(read.map(|read| read.session))
+    }
+
+    async fn sessions(&self, ids: Vec<SessionId>) -> Result<Vec<Session>, StoreError> {
+        Ok(self.ask(async |db| session_rows::by_ids(&db, &ids).await).await?)
+    }
+
+    fn changes(&self) -> BoxStream<'static, Elsewhere> {
+        listening::changes(self.connector.clone(), self.id)
+    }
+
+    async fn may_sweep(&self) -> Result<bool, StoreError> {
+        Ok(self.ask(async |db| turns::take(&db, self.id).await).await?)
+    }
+
+    async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
+        Ok(self.ask(async |db| session_rows::live(&db).await).await?)
+    }
+
+    async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.ask(async |db| session_rows::due(&db, silent_since, absent_since).await).await?)
+    }
+
+    async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {
+        for _ in 0..ATTEMPTS {
+            let read = self.ask(async |db| session_rows::by_id(&db, id).await).await.map_err(StoreError::from)?;
+            let known = read.ok_or(ChangeError::Unknown)?;
+            let mut session = known.session.clone();
+            session.apply(change.clone(), now)?;
+            let kept = match change {
+                // Presence is no version of its own: it comes often, and goes forward only.
+                Change::RenterHeartbeat { .. } => self.renters_seen(vec![id], now).await.map(|()| true)?,
+                _ => self.replace(&known, &session, now).await?,
+            };
+            if kept {
+                return Ok(session);
+            }
+        }
+        Err(StoreError::from(DbError::Contended).into())
+    }
+
+    async fn forget_removed(&self, before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.ask(async |db| session_rows::forget_removed(&db, before).await).await?)
+    }
+
+    async fn providers_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| session_rows::providers_seen(&db, &ids, now).await).await?)
+    }
+
+    async fn renters_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| session_rows::renters_seen(&db, &ids, now).await).await?)
+    }
+
+    async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
+        let mut refused = GrantError::Unknown;
+        let granted = self.change_ledgers(vec![request.session], |_, known| {
+            let mut ledger = known.ledger.clone();
+            match ledger.grant(&request, known.cap_bytes?, &policy, now) {
+                Ok(lease) => Some((ledger, lease)),
+                Err(shortage) => {
+                    refused = GrantError::Short(shortage);
+                    None
+                }
+            }
+        });
+        let granted = granted.await.map_err(StoreError::from)?;
+        granted.into_iter().map(|(_, lease)| lease).next().ok_or(refused)
+    }
+
+    async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
+        let sessions = reports.iter().map(|report| report.session).collect();
+        let settled = self.change_ledgers(sessions, |session, known| {
+            let mut ledger = (known.version > 0).then(|| known.ledger.clone())?;
+            for report in reports.iter().filter(|report| report.session == session) {
+                ledger.report(report, now);
+            }
+            Some((ledger, ()))
+        });
+        settled.await?;
+        Ok(())
+    }
+
+    async fn recover(&self, node: NodeId, spent: Vec<(SessionId, Spent)>, now: Timestamp) -> Result<(), StoreError> {
+        let sessions = spent.iter().map(|&(session, _)| session).collect();
+        let recovered = self.change_ledgers(sessions, |session, known| {
+            let mut ledger = (known.version > 0).then(|| known.ledger.clone())?;
+            for (_, spent) in spent.iter().filter(|&&(of, _)| of == session) {
+                ledger.recover(node, spent, now);
+            }
+            Some((ledger, ()))
+        });
+        recovered.await?;
+        Ok(())
+    }
+
+    async fn expire_leases(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let sessions = self.ask(async |db| ledger_rows::with_expired_leases(&db, now).await).await?;
+        let count = sessions.len() as u64;
+        if count > 0 {
+            let expired = self.change_ledgers(sessions, |_, known| {
+                let mut ledger = known.ledger.clone();
+                ledger.advance(now);
+                Some((ledger, ()))
+            });
+            expired.await?;
+        }
+        Ok(count)
+    }
+
+    async fn usage_record(&self, lock: LockId) -> Result<Option<UsageRecord>, StoreError> {
+        Ok(self.ask(async |db| usage_rows::by_lock(&db, lock).await).await?)
+    }
+
+    async fn usage_records(
+        &self,
+        filter: UsageFilter,
+        after: Option<(Timestamp, LockId)>,
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>, StoreError> {
+        Ok(self.ask(async |db| usage_rows::find(&db, &filter, after, limit).await).await?)
+    }
+
+    async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {
+        Ok(self.ask(async |db| queries::webhook_cursor(&db, &target).await).await?)
+    }
+
+    async fn save_webhook_cursor(&self, target: String, place: u64) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| queries::save_webhook_cursor(&db, &target, place).await).await?)
+    }
+
+    fn forfeited_bytes(&self) -> u64 {
+        self.forfeited.load(Ordering::Relaxed)
+    }
+
+    async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError> {
+        let read = self.ask(async |db| ledger_rows::load(&db, &[id]).await).await?;
+        let mut ledger = read.into_iter().next().map(|(_, known)| known.ledger).unwrap_or_default();
+        ledger.advance(now);
+        Ok(ledger)
+    }
+
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+        // One of this node's at a time; others' are found out by the statement.
+        let _appending = self.appending.lock().await;
+        for _ in 0..ATTEMPTS {
+            if self.ask(async |db| event_rows::append(&db, &self.key, &events).await).await? {
+                return Ok(());
+            }
+        }
+        Err(DbError::Contended.into())
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError> {
+        Ok(self.ask(async |db| event_rows::last(&db, limit).await).await?)
+    }
+
+    async fn find_events(
+        &self,
+        filter: EventFilter,
+        from: EventsFrom,
+        limit: u32,
+    ) -> Result<Vec<PlacedEvent>, StoreError> {
+        Ok(self.ask(async |db| queries::find_events(&db, &filter, from, limit).await).await?)
+    }
+
+    async fn count_events(
+        &self,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<(Timestamp, EventKind, u64)>, StoreError> {
+        Ok(self.ask(async |db| queries::count_events(&db, since, step).await).await?)
+    }
+
+    async fn records(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<Vec<(Session, Ledger)>, StoreError> {
+        let sessions = self.ask(async |db| session_rows::by_ids(&db, &ids).await).await?;
+        let known = self.ask(async |db| ledger_rows::load(&db, &ids).await).await?;
+        let mut ledgers: HashMap<_, _> = known.into_iter().map(|(id, known)| (id, known.ledger)).collect();
+        let record = |session: Session| {
+            let mut ledger = ledgers.remove(&session.id).unwrap_or_default();
+            ledger.advance(now);
+            (session, ledger)
+        };
+        Ok(sessions.into_iter().map(record).collect())
+    }
+
+    async fn sessions_with_ledgers(&self) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.ask(async |db| queries::sessions_with_ledgers(&db).await).await?)
+    }
+
+    async fn providers(&self) -> Result<Vec<ProviderRecord>, StoreError> {
+        Ok(self.ask(async |db| queries::providers(&db).await).await?)
+    }
+
+    async fn add_key(&self, key: Key) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| key_rows::insert(&db, &key).await).await?)
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError> {
+        Ok(self.ask(async |db| key_rows::revoke(&db, id, now).await).await?)
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        Ok(self.ask(async |db| key_rows::all(&db).await).await?)
+    }
+
+    async fn events_after(&self, place: u64, limit: u32) -> Result<Vec<Link>, StoreError> {
+        Ok(self.ask(async |db| event_rows::after(&db, place, limit).await).await?)
+    }
+
+    async fn trail_marks(&self) -> Result<TrailMarks, StoreError> {
+        Ok(self.ask(async |db| event_rows::marks(&db).await).await?)
+    }
+
+    async fn prune_events(&self, keep: u64, before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.ask(async |db| event_rows::prune(&db, &self.key, keep, before).await).await?)
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| queries::probe(&db, now).await).await?)
+    }
+}
+
+impl PostgresStore {
+    async fn replace(&self, known: &Versioned, session: &Session, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.ask(async |db| session_rows::replace(&db, self.id, known, session, now).await).await?)
+    }
+}
+
+fn replacement<'a>(session: SessionId, known: &'a Known, ledger: &'a Ledger) -> Replacement<'a> {
+    // Only a grant adds a lease.
+    let grants = ledger.open.len() > known.ledger.open.len();
+    Replacement { session, known, ledger, grants }
+}
+
+/// PostgreSQL's integers are signed: what is beyond 2^63 is kept as 2^63 - 1, which no time or byte count reaches.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn time(value: Timestamp) -> i64 {
+    integer(value.unix_ms())
+}
+
+fn unsigned(value: i64) -> Result<u64, DbError> {
+    u64::try_from(value).map_err(|_| DbError::Damaged("a negative number"))
+}

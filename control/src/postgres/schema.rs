@@ -1,0 +1,41 @@
+//! How a database becomes one of the newest schema: forward only, one numbered file of SQL for each step.
+
+use deadpool_postgres::Client;
+
+use super::{DbError, OpenError};
+
+/// In order; the first one makes version 1. What has been on main is never edited, only followed by another.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/1_first.sql")];
+
+/// Names the advisory lock that nodes take turns by: "runit", and what it is for.
+const MIGRATING: i64 = 0x7275_6e69_7401;
+
+/// Applies what is missing, one node at a time; each migration is applied whole or not at all.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
+    while apply_next(client).await? {}
+    Ok(())
+}
+
+async fn apply_next(client: &mut Client) -> Result<bool, OpenError> {
+    let transaction = client.transaction().await.map_err(DbError::from)?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATING]).await.map_err(DbError::from)?;
+    transaction
+        .batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)")
+        .await
+        .map_err(DbError::from)?;
+    let row = transaction
+        .query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[])
+        .await
+        .map_err(DbError::from)?;
+    let found: i64 = row.try_get(0).map_err(DbError::from)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let pending = usize::try_from(found).ok().and_then(|applied| MIGRATIONS.get(applied..));
+    let Some((next, _)) = pending.ok_or(OpenError::Newer { found, known })?.split_first() else { return Ok(false) };
+    transaction.batch_execute(next).await.map_err(DbError::from)?;
+    transaction
+        .execute("INSERT INTO schema_version (version) VALUES ($1)", &[&(found + 1)])
+        .await
+        .map_err(DbError::from)?;
+    transaction.commit().await.map_err(DbError::from)?;
+    Ok(true)
+}

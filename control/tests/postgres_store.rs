@@ -1,0 +1,59 @@
+//! The contract of `Store`, kept by PostgreSQL, and what only it can do.
+#![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+#[macro_use]
+#[path = "store_contract/mod.rs"]
+mod store_contract;
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::sync::Arc;
+
+use postgres::Postgres;
+use runit_control::postgres::PostgresStore;
+use runit_core::store::Store;
+use runit_core::trail::TrailKey;
+use store_contract::Fixture;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+impl Fixture for Postgres {
+    fn open_with(&self, key: TrailKey) -> Arc<dyn Store> {
+        let settings = self.settings();
+        let store = block_in_place(|| Handle::current().block_on(PostgresStore::connect(&settings, key)));
+        Arc::new(store.expect("connects"))
+    }
+}
+
+store_contract! {
+    Postgres::start();
+    a_registered_session_is_read_back_whole,
+    only_the_same_secret_registers_a_session_again,
+    tokens_find_their_session_as_long_as_they_open_it,
+    a_lock_is_as_before_after_a_restart,
+    an_ipv6_lock_is_as_before_after_a_restart,
+    of_many_concurrent_claims_exactly_one_takes_the_lock,
+    a_refused_change_changes_nothing_and_an_unknown_session_is_unknown,
+    a_removed_session_leaves_a_tombstone_with_its_owner_and_its_usage,
+    presence_goes_forward_only_and_passes_over_the_absent,
+    sessions_removed_long_ago_are_forgotten_with_all_that_belongs_to_them,
+    the_sweeper_is_told_of_those_that_are_due_and_no_others,
+    usage_and_leases_are_as_before_after_a_restart,
+    a_repeated_or_older_report_changes_nothing,
+    an_unsettled_lease_is_charged_in_full_and_comes_free_after_a_day,
+    a_dead_nodes_leases_are_settled_by_what_it_left_behind,
+    concurrent_leases_never_pass_the_cap,
+    events_are_kept_in_order,
+    events_are_found_by_what_is_asked_and_counted_by_kind_and_time,
+    keys_are_kept_as_hashes_and_stay_when_they_are_revoked,
+    a_session_keeps_the_key_it_was_registered_with_and_how_its_lock_ended,
+    operators_see_sessions_with_their_ledgers_and_providers_with_their_sessions,
+    a_store_that_can_be_written_to_says_so,
+    the_trail_is_a_chain_over_restarts_and_concurrent_writers,
+    events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies,
+    each_lock_has_a_record_that_outlives_its_session,
+    records_add_up_to_the_ledger_whatever_happens,
+    a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
+    a_receivers_place_in_the_trail_survives,
+    a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
+}
