@@ -5,7 +5,7 @@
 //! | `SIGTERM` | no new connections; WebSockets are told to come back (close code 1012); the end |
 //! | `SIGINT` | the same |
 //! | `SIGHUP` | nothing ends: settings are read again |
-//! | `SIGQUIT` | the listening sockets go to the successor that waits for them; connections stay until they end by themselves, or until the drain deadline, when it goes on as with `SIGTERM` |
+//! | `SIGQUIT` | the listening sockets go to the successor that waits for them; connections stay until they end by themselves, or until the drain deadline (six seconds at the least), when it goes on as with `SIGTERM` |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 
 /// What ends by itself has so long to do it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Pingora goes on accepting for five seconds after it has passed its sockets on.
+/// Pingora tries for five seconds to pass its sockets on, and goes on accepting for as long after it has.
 const OVERLAP: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -28,9 +28,11 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// A successor has the sockets.
+    /// A successor takes the sockets.
     Draining,
-    Ending,
+    Ending {
+        has_successor: bool,
+    },
 }
 
 /// The life of one process.
@@ -53,28 +55,29 @@ impl Lifecycle {
 
     /// Resolves when open WebSockets have to end.
     pub(crate) async fn ending(&self) {
-        self.reach(|phase| phase == Phase::Ending).await;
+        self.reach(|phase| matches!(phase, Phase::Ending { .. })).await;
     }
 
     /// Resolves when the process may end: its connections have, or had their time. Answers whether a successor has its
     /// sockets.
     pub async fn ended(&self, metrics: &Metrics, settings: &LiveSettings) -> bool {
         self.retired().await;
-        let handed_over = *self.phase.borrow() == Phase::Draining;
         let drain = Duration::from_secs(settings.load().gateway.drain_seconds);
         let drained = async {
+            // However short the drain: with this process the sockets would end, and nobody would have them.
             tokio::time::sleep(OVERLAP).await;
-            idle(metrics).await;
+            tokio::time::timeout(drain.saturating_sub(OVERLAP), idle(metrics)).await
         };
         tokio::select! {
             () = self.ending() => {}
-            _ = tokio::time::timeout(drain, drained) => {}
+            _ = drained => {
+                self.phase.send_replace(Phase::Ending { has_successor: true });
+            }
         }
-        self.phase.send_replace(Phase::Ending);
         if tokio::time::timeout(LAST_WORDS, idle(metrics)).await.is_err() {
             tracing::warn!(connections = metrics.connections.get(), "connections are ended by force");
         }
-        handed_over
+        *self.phase.borrow() == Phase::Ending { has_successor: true }
     }
 
     async fn reach(&self, wanted: impl Fn(Phase) -> bool) {
@@ -104,16 +107,16 @@ impl ShutdownSignalWatch for Lifecycle {
                         _ = term.recv() => {}
                         _ = interrupt.recv() => {}
                     }
-                    phase.send_replace(Phase::Ending);
+                    phase.send_replace(Phase::Ending { has_successor: true });
                 });
                 ShutdownSignal::GracefulUpgrade
             }
             _ = term.recv() => {
-                phase.send_replace(Phase::Ending);
+                phase.send_replace(Phase::Ending { has_successor: false });
                 ShutdownSignal::GracefulTerminate
             }
             _ = interrupt.recv() => {
-                phase.send_replace(Phase::Ending);
+                phase.send_replace(Phase::Ending { has_successor: false });
                 ShutdownSignal::GracefulTerminate
             }
         }

@@ -31,6 +31,9 @@ use crate::proxy::Proxy;
 use crate::sites::Sites;
 use crate::watch::watch;
 
+/// In seconds. The drain itself may be changed by a reload.
+const LONGER_THAN_ANY_DRAIN: u64 = 8 * 24 * 3_600;
+
 /// Pingora's configuration, as the settings have it.
 pub fn server_conf(settings: &NodeSettings) -> ServerConf {
     let threads = match settings.gateway.threads {
@@ -41,7 +44,7 @@ pub fn server_conf(settings: &NodeSettings) -> ServerConf {
         threads,
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
         // The end is not Pingora's to time: see `Lifecycle`.
-        grace_period_seconds: Some(settings.gateway.drain_seconds.saturating_add(60)),
+        grace_period_seconds: Some(LONGER_THAN_ANY_DRAIN),
         upgrade_sock: settings.control.data_dir.join("upgrade.sock").display().to_string(),
         ..ServerConf::default()
     }

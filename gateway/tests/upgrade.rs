@@ -130,6 +130,21 @@ async fn the_drain_deadline_ends_what_is_left_with_1012() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sockets_wait_for_a_slow_successor_however_short_the_drain() {
+    let house = Installation::with("drain_seconds = 0\n", "");
+    let mut old = house.start().await;
+    old.signal(Signal::QUIT);
+    house.logged("server not ready", 1).await;
+    // It tells the old process once more, which changes nothing.
+    let new = house.start_with(&["--upgrade"]).await;
+    assert!(old.ended().await.success(), "{}", house.log());
+    let serves = std::fs::read_to_string(house.path().join("data/gateway.pid")).expect("claimed");
+    assert_eq!(serves, format!("{}\n", new.id()));
+    let rented = house.rent(TestUpstream::start().await.address).await;
+    download(&house, &rented, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn termination_settles_everything_and_the_next_start_knows_it() {
     let house = Installation::new("");
     let upstream = TestUpstream::start().await;
