@@ -1,7 +1,7 @@
 //! Which process serves a data directory: a file with its id, for a successor to find it.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -28,24 +28,60 @@ impl ProcessFile {
 
     /// This process serves from here on.
     pub(crate) fn claim(&self) -> Result<()> {
-        let temporary = self.0.with_extension("pid.new");
-        fs::write(&temporary, format!("{}\n", std::process::id()))
-            .and_then(|()| fs::rename(&temporary, &self.0))
-            .with_context(|| format!("cannot write {}", self.0.display()))
+        let claimed = self.alone().and_then(|_alone| {
+            let temporary = self.0.with_extension("pid.new");
+            fs::write(&temporary, format!("{}\n", std::process::id()))?;
+            fs::rename(&temporary, &self.0)
+        });
+        claimed.with_context(|| format!("cannot write {}", self.0.display()))
     }
 
-    /// This process serves no more. Not to be called when a successor may be claiming the file just now.
+    /// This process serves no more. A file that is another's by now stays.
     pub(crate) fn release(&self) {
-        let ours = fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if let Err(error) = if ours { fs::remove_file(&self.0) } else { Ok(()) }
-            && error.kind() != ErrorKind::NotFound
-        {
+        let released = self.alone().and_then(|_alone| match fs::read_to_string(&self.0) {
+            Ok(text) if text.trim() == std::process::id().to_string() => fs::remove_file(&self.0),
+            _ => Ok(()),
+        });
+        if let Err(error) = released {
             tracing::warn!(%error, "the process file cannot be removed");
         }
+    }
+
+    /// While the directory is held, no other process looks at the file in order to change it.
+    fn alone(&self) -> io::Result<File> {
+        let directory = File::open(self.0.parent().unwrap_or(&self.0))?;
+        directory.lock()?;
+        Ok(directory)
     }
 }
 
 /// A process id may have gone to somebody else since.
 fn is_gateway(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid())).is_ok_and(|name| name.trim() == "runit-gateway")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_gives_back_its_own_file_and_no_other() {
+        let data = tempfile::tempdir().expect("a directory");
+        let file = ProcessFile::beside(data.path());
+        file.claim().expect("claimed");
+        file.release();
+        assert!(!file.0.exists());
+        file.release();
+
+        file.claim().expect("claimed");
+        // A successor is in the middle of its claim.
+        let claiming = file.alone().expect("nobody else is there");
+        std::thread::scope(|scope| {
+            let releasing = scope.spawn(|| file.release());
+            fs::write(&file.0, "1\n").expect("written");
+            drop(claiming);
+            releasing.join().expect("no panic");
+        });
+        assert_eq!(fs::read_to_string(&file.0).expect("still there"), "1\n");
+    }
 }
