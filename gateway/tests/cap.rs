@@ -325,11 +325,13 @@ async fn nothing_that_happens_to_a_session_gives_its_bytes_back() {
         gateway.authority.refresh(id, workspace);
         n += 1;
         token = gateway.authority.issue(id);
+        gateway.authority.heard().await;
         assert_eq!(refused(bearer(&token), n).await, 429, "{workspace}");
         // The agent leaves, comes back under the same id, and its session is rented again.
         gateway.authority.leave_and_return(id, &format!("{workspace} after a restart"));
         n += 1;
         token = gateway.authority.issue(id);
+        gateway.authority.heard().await;
         assert_eq!(refused(bearer(&token), n).await, 429, "{workspace}");
         assert_eq!(used(), 50_000);
     }

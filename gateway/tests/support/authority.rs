@@ -18,6 +18,8 @@ use runit_core::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::eventually;
+
 /// The time that a test says it is.
 #[derive(Debug)]
 pub struct TestClock(AtomicU64);
@@ -43,10 +45,31 @@ impl Clock for TestClock {
 #[derive(Default)]
 struct State {
     sessions: HashMap<SessionId, (Session, Ledger, Secret)>,
-    watchers: Vec<mpsc::UnboundedSender<DirectoryChange>>,
+    watchers: Vec<Watcher>,
     events: Vec<SecurityEvent>,
     counted: Vec<EventKind>,
     present: Vec<SessionId>,
+}
+
+/// A node that follows the directory.
+struct Watcher {
+    sender: mpsc::UnboundedSender<DirectoryChange>,
+    sent: u64,
+    applied: Arc<AtomicU64>,
+}
+
+impl Watcher {
+    /// Whether it still listens.
+    fn tell(&mut self, change: DirectoryChange) -> bool {
+        self.sent += 1;
+        self.sender.send(change).is_ok()
+    }
+}
+
+impl State {
+    fn publish(&mut self, view: &SessionView) {
+        self.watchers.retain_mut(|watcher| watcher.tell(DirectoryChange::Upsert(view.clone())));
+    }
 }
 
 pub struct TestAuthority {
@@ -116,7 +139,7 @@ impl TestAuthority {
         let (session, _, credential) = state.sessions.get_mut(&id).expect("configured");
         session.apply(change, now)?;
         let view = view(session, credential);
-        state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
+        state.publish(&view);
         Ok(view)
     }
 
@@ -142,7 +165,18 @@ impl TestAuthority {
         let provider = session.provider.clone();
         session.register_again(&provider, SecretHash::of("provider"), None, offer, now).expect("the same agent");
         let view = view(session, credential);
-        state.watchers.retain(|watcher| watcher.send(DirectoryChange::Upsert(view.clone())).is_ok());
+        state.publish(&view);
+    }
+
+    /// Waits until every node knows what has changed so far. Until then a node refuses what was valid a moment ago, and
+    /// what will be in a moment.
+    pub async fn heard(&self) {
+        eventually("all nodes know", || {
+            let behind = |watcher: &&Watcher| watcher.applied.load(Ordering::SeqCst) < watcher.sent;
+            let behind = self.state().watchers.iter().filter(behind).count();
+            if behind == 0 { Ok(()) } else { Err(behind) }
+        })
+        .await;
     }
 
     fn offer(&self, id: SessionId, workspace: &str) -> Offer {
@@ -210,9 +244,20 @@ impl Authority for TestAuthority {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut state = self.state();
         let views = state.sessions.values().map(|(session, _, credential)| view(session, credential)).collect();
-        let _ = sender.send(DirectoryChange::Snapshot(views));
-        state.watchers.push(sender);
-        futures::stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed()
+        let applied = Arc::new(AtomicU64::new(0));
+        let mut watcher = Watcher { sender, sent: 0, applied: Arc::clone(&applied) };
+        watcher.tell(DirectoryChange::Snapshot(views));
+        state.watchers.push(watcher);
+        let mut taken = 0;
+        let changes = futures::stream::poll_fn(move |cx| {
+            // Whoever asks for the next one has applied those before it.
+            applied.store(taken, Ordering::SeqCst);
+            receiver.poll_recv(cx).map(|change| {
+                taken += 1;
+                change
+            })
+        });
+        changes.boxed()
     }
 
     async fn claim(&self, claim: Claim) -> Result<SessionView, ClaimError> {
