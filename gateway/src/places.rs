@@ -19,9 +19,10 @@ use runit_core::rate::RateCell;
 use runit_core::{NetworkKey, RenterAddress};
 
 use crate::connection::{Connection, Cut};
+use crate::redirect;
 
-/// Files that are not connections of renters: listeners, the store, logs, and idle connections to providers.
-const OTHER_FILES: u64 = 512;
+/// Files that are not connections of renters: listeners, the store, logs, idle connections to providers, and redirects.
+const OTHER_FILES: u64 = 512 + redirect::CONNECTIONS;
 /// Networks that are remembered, at least, before those without a trace are looked for.
 const FEW_NETWORKS: usize = 1_024;
 

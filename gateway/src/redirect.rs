@@ -15,11 +15,14 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::entrance::with_query;
+use crate::files;
 use crate::gateway::split_target;
 use crate::head::HeadScanner;
 
-/// Connections at one moment; more are closed at once.
-const CONNECTIONS: usize = 1_024;
+/// Connections at one moment, at the most; more are closed at once.
+pub(crate) const CONNECTIONS: u64 = 1_024;
+/// Of the files that the process may open, they take no more than this part.
+const PART_OF_FILES: u64 = 16;
 /// For one connection, from its first to its last byte.
 const WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 * 1024;
@@ -34,7 +37,8 @@ impl RedirectApp {
     /// Redirects to `public_url`, an origin.
     pub fn new(public_url: &Url) -> Self {
         let public_url = public_url.as_str().trim_end_matches('/').to_owned();
-        Self { public_url, places: Semaphore::new(CONNECTIONS) }
+        let places = CONNECTIONS.min(files::most() / PART_OF_FILES) as usize;
+        Self { public_url, places: Semaphore::new(places) }
     }
 
     async fn converse(&self, mut stream: Stream) -> std::io::Result<()> {
