@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   /livez /readyz           everybody
+//!   /dashboard/              everybody: a page, which is empty until an operator signs in
 //!   /metrics                 a key that may read, where the settings have one; else everybody
 //!   /admin/v1/...            a key that may read, or operate, as the handler's first argument says
 //! ```
 //!
-//! A key comes as `Authorization: Bearer` only. There are no cookies, so a web page in a browser of this machine has no
-//! authority to misuse. `docs/API.md` describes the calls; a change here changes it there.
+//! A key comes as `Authorization: Bearer`, or as the cookie that our own page was given for it, which speaks for no other
+//! page ([`cookie`]). `docs/API.md` describes the calls; a change here changes it there.
 
 mod access;
+mod cookie;
+mod dashboard;
 mod events;
 mod health;
 mod keys;
@@ -17,6 +20,8 @@ mod overview;
 mod page;
 mod providers;
 mod sessions;
+mod sign_in;
+mod sign_ins;
 mod view;
 
 use std::sync::Arc;
@@ -24,12 +29,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
 use prometheus::proto::MetricFamily;
 use serde_json::Value;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::sign_ins::SignIns;
 use crate::api::answer;
 use crate::api::problem::Problem;
 use crate::api::request::BodyLimits;
@@ -55,6 +62,7 @@ pub(crate) struct Admin {
     streams: Arc<Occupancy>,
     stop: watch::Receiver<bool>,
     bodies: BodyLimits,
+    sign_ins: Arc<SignIns>,
 }
 
 impl FromRef<Admin> for BodyLimits {
@@ -69,8 +77,12 @@ pub(crate) fn router(control: Control, sources: Vec<Source>, stop: watch::Receiv
     let metrics = Arc::clone(&control.metrics);
     let bodies = BodyLimits::new(control.settings.clone());
     let streams = Occupancy::new(STREAMS, STREAMS);
-    let admin = Admin { control, sources: sources.into(), streams, stop, bodies };
+    let admin = Admin { control, sources: sources.into(), streams, stop, bodies, sign_ins: Arc::default() };
     routes
+        .route("/", get(dashboard::to_index))
+        .route("/dashboard", get(dashboard::to_index))
+        .route("/dashboard/", get(dashboard::index))
+        .route("/dashboard/{name}", get(dashboard::file))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn(answer::add_headers))
@@ -93,7 +105,8 @@ fn described() -> OpenApiRouter<Admin> {
         .routes(refusing(routes!(overview::usage), &[P::InvalidQuery(String::new())]))
         .routes(routes!(overview::summary))
         .routes(routes!(providers::list))
-        .routes(routes!(keys::list));
+        .routes(routes!(keys::list))
+        .routes(routes!(sign_in::begin, sign_in::show, sign_in::end));
     let body = [P::InvalidPayload(String::new()), P::UnsupportedMediaType, P::TooLarge, P::TooSlow];
     let operating = OpenApiRouter::new()
         .routes(refusing(routes!(sessions::release), &[P::UnknownSession, P::NotLocked]))
@@ -102,11 +115,11 @@ fn described() -> OpenApiRouter<Admin> {
         .routes(refusing(routes!(keys::create), &body))
         .routes(refusing(routes!(keys::revoke), &[P::UnknownKey]));
     let keyed = reading.merge(refusing_all(operating, &[P::RoleRequired]));
-    let guarded = [P::OperatorKeyRequired, P::TooManyGuesses(0), P::Unavailable];
+    let guarded = [P::OperatorKeyRequired, P::ForeignOrigin, P::TooManyGuesses(0), P::Unavailable];
     let open = OpenApiRouter::new()
         .routes(routes!(health::livez))
         .routes(refusing(routes!(health::readyz), &[P::NotReady]))
-        .routes(refusing(routes!(health::metrics), &[P::OperatorKeyRequired, P::TooManyGuesses(0), P::Unavailable]))
+        .routes(refusing(routes!(health::metrics), &guarded))
         .routes(routes!(health::openapi))
         .routes(routes!(health::page));
     refusing_all(keyed, &guarded).merge(open)

@@ -10,7 +10,7 @@
 pub(crate) mod answer;
 pub(crate) mod live;
 mod origin;
-mod pages;
+pub(crate) mod pages;
 mod plain;
 pub(crate) mod problem;
 mod provider;

@@ -79,12 +79,24 @@ impl Keys {
         if !verdict.admitted {
             return Err(Denied::TooManyGuesses(verdict.next_free));
         }
-        let Some((operator, granted)) = self.operator_of(key.hash()) else {
+        let Some((operator, granted)) = self.holder(key.hash()) else {
             return Err(Denied::NoKey { presented: true });
         };
         // It was no guess.
         guesses.forgive(&network, now);
         if granted >= role { Ok(operator) } else { Err(Denied::Role(operator)) }
+    }
+
+    /// The operator whose key has that hash, and what the key may do; none if it opens nothing any more.
+    pub(crate) fn holder(&self, hash: SecretHash) -> Option<(Operator, Role)> {
+        if self.configured == Some(hash) {
+            return Some((Operator::Configured, Role::Operate));
+        }
+        let key = self.find(hash)?;
+        match key.holder {
+            KeyHolder::Operator { role, .. } => Some((Operator::Key(key.id), role)),
+            KeyHolder::Provider(_) => None,
+        }
     }
 
     /// Whether also those who only look must present a key.
@@ -129,17 +141,6 @@ impl Keys {
         let revoked = self.store.revoke_key(id, now).await?;
         revoked.iter().cloned().for_each(|key| self.put(key));
         Ok(revoked)
-    }
-
-    fn operator_of(&self, hash: SecretHash) -> Option<(Operator, Role)> {
-        if self.configured == Some(hash) {
-            return Some((Operator::Configured, Role::Operate));
-        }
-        let key = self.find(hash)?;
-        match key.holder {
-            KeyHolder::Operator { role, .. } => Some((Operator::Key(key.id), role)),
-            KeyHolder::Provider(_) => None,
-        }
     }
 
     fn find(&self, hash: SecretHash) -> Option<Key> {

@@ -13,7 +13,7 @@ use runit_core::ledger::Ledger;
 use runit_core::session::{Change, Refusal, Session};
 use runit_core::store::{ChangeError, StoreError};
 use runit_core::time::millis;
-use runit_core::{KeyId, RenterAddress, Secret, SessionId, Timestamp};
+use runit_core::{KeyId, RenterAddress, Secret, SecretHash, SessionId, Timestamp};
 
 use crate::api::problem::Problem;
 use crate::control::{Control, removed};
@@ -48,22 +48,39 @@ impl Control {
         from: RenterAddress,
     ) -> Result<Operator, Problem> {
         let now = self.sessions.clock.now();
-        let denied = match self.keys.operator(key, role, from.network(), now) {
-            Ok(operator) => return Ok(operator),
-            Err(denied) => denied,
-        };
+        match self.keys.operator(key, role, from.network(), now) {
+            Ok(operator) => Ok(operator),
+            Err(denied) => Err(self.deny(denied, from, now).await),
+        }
+    }
+
+    /// The operator who has signed in with the key of that hash, if it still stands and may do what takes `role`.
+    pub(crate) async fn signed_in_operator(
+        &self,
+        key: SecretHash,
+        role: Role,
+        from: RenterAddress,
+    ) -> Result<Operator, Problem> {
+        match self.keys.holder(key) {
+            Some((operator, granted)) if granted >= role => Ok(operator),
+            Some((operator, _)) => Err(self.deny(Denied::Role(operator), from, self.sessions.clock.now()).await),
+            None => Err(Problem::OperatorKeyRequired),
+        }
+    }
+
+    async fn deny(&self, denied: Denied, from: RenterAddress, now: Timestamp) -> Problem {
         let event = SecurityEvent::new(EventKind::OperatorDenied, now).address(from);
         match denied {
-            Denied::NoKey { presented: false } => Err(Problem::OperatorKeyRequired),
+            Denied::NoKey { presented: false } => Problem::OperatorKeyRequired,
             Denied::NoKey { presented: true } => {
                 self.note(event).await;
-                Err(Problem::OperatorKeyRequired)
+                Problem::OperatorKeyRequired
             }
             Denied::Role(operator) => {
                 self.note(event.operator(operator)).await;
-                Err(Problem::RoleRequired)
+                Problem::RoleRequired
             }
-            Denied::TooManyGuesses(wait) => Err(Problem::TooManyGuesses(millis(wait).div_ceil(1000).max(1))),
+            Denied::TooManyGuesses(wait) => Problem::TooManyGuesses(millis(wait).div_ceil(1000).max(1)),
         }
     }
 

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::reports::Reports;
+
 /// A session as an operator sees it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +44,11 @@ pub(super) struct SessionShown {
     unused_tokens: usize,
     lock: Option<LockShown>,
     usage: UsageShown,
+    /// Whether its agent says that it can be reached.
+    reachable: bool,
+    /// What its agent told last, any JSON; not verified.
+    #[schema(value_type = Value)]
+    report: Option<Box<RawValue>>,
 }
 
 /// Who holds a session.
@@ -124,7 +131,7 @@ pub(super) struct KeyMade {
 }
 
 impl SessionShown {
-    pub(super) fn new(session: &Session, ledger: &Ledger, now: Timestamp) -> Self {
+    pub(super) fn new(session: &Session, ledger: &Ledger, reports: &Reports, now: Timestamp) -> Self {
         let json = |text: &Option<String>| text.clone().and_then(|text| RawValue::from_string(text).ok());
         let (since, unused_tokens) = match &session.state {
             SessionState::Ready { tokens } => (None, tokens.len()),
@@ -146,6 +153,8 @@ impl SessionShown {
             unused_tokens,
             lock: session.lock().map(|lock| LockShown::new(lock, now)),
             usage: UsageShown::new(&ledger.standing(session.cap_bytes)),
+            reachable: reports.is_reachable(session.id),
+            report: reports.report(session.id),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The renter's pages, which are part of the program, and the banner.
+//! Pages, which are part of the program: how they are served, the renter's, and the banner.
 
 use std::sync::LazyLock;
 
@@ -10,29 +10,34 @@ use sha2::{Digest, Sha256};
 use super::problem::Problem;
 
 /// Scripts and styles are the page's own files; pictures too, or `data:` (the empty icon). Forms go to ourselves.
-pub(super) const POLICY: HeaderValue = HeaderValue::from_static(
+pub(crate) const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 );
 
-struct Page {
-    name: &'static str,
-    body: &'static [u8],
-    media_type: &'static str,
-    tag: LazyLock<String>,
+/// A file that is part of the program.
+pub(crate) struct Page {
+    /// Where it is in `renter/`.
+    pub(crate) path: &'static str,
+    pub(crate) body: &'static [u8],
+    pub(crate) media_type: &'static str,
+    pub(crate) tag: LazyLock<String>,
 }
 
-/// The files of `renter/`, each with its media type.
+/// Files of `renter/`, each with its media type.
 macro_rules! pages {
-    ($($name:literal: $media_type:literal),* $(,)?) => {
-        [$(Page {
-            name: $name,
-            body: include_bytes!(concat!("../../../renter/", $name)),
+    ($($path:literal: $media_type:literal),* $(,)?) => {
+        [$($crate::api::pages::Page {
+            path: $path,
+            body: include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../renter/", $path)),
             media_type: $media_type,
-            tag: LazyLock::new(|| tag(include_bytes!(concat!("../../../renter/", $name)))),
+            tag: std::sync::LazyLock::new(|| {
+                $crate::api::pages::tag(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../renter/", $path)))
+            }),
         }),*]
     };
 }
+pub(crate) use pages;
 
 static PAGES: [Page; 8] = pages! {
     "index.html": "text/html; charset=utf-8",
@@ -54,15 +59,16 @@ pub(super) async fn to_index() -> Redirect {
 }
 
 pub(super) async fn index(headers: HeaderMap) -> Response {
-    page("index.html", &headers)
+    answer(&PAGES, "index.html", &headers)
 }
 
 pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
-    page(&name, &headers)
+    answer(&PAGES, &name, &headers)
 }
 
-fn page(name: &str, headers: &HeaderMap) -> Response {
-    match PAGES.iter().find(|page| page.name == name) {
+/// The one of `pages` whose file has that name.
+pub(crate) fn answer(pages: &[Page], name: &str, headers: &HeaderMap) -> Response {
+    match pages.iter().find(|page| page.path.rsplit('/').next() == Some(name)) {
         Some(page) => page.answer(headers),
         None => Problem::NotFound.into_response(),
     }
@@ -97,7 +103,7 @@ fn is_known(request: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-fn tag(body: &[u8]) -> String {
+pub(crate) fn tag(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("\"{hex}\"")

@@ -307,7 +307,7 @@ async fn each_documented_call_is_there_and_each_of_its_refusals_is_documented() 
             calls += 1;
         }
     }
-    assert_eq!(calls, 18);
+    assert_eq!(calls, 21);
     let page = app.operator().get("/openapi").await;
     assert!(page.text.contains("/admin/v1/sessions/{id}/cut"), "{}", page.text);
     assert!(page.header("content-security-policy").starts_with("default-src 'none'"));

@@ -13,5 +13,6 @@ mod reconnecting;
 mod renters;
 mod restart;
 mod secrets;
+mod sign_in;
 mod sweeping;
 mod webhooks;

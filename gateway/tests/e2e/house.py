@@ -179,6 +179,7 @@ class Node:
         self.address = ("127.0.0.1", gateway)
         self.gateway_url = f"http://127.0.0.1:{gateway}"
         self.control_url = f"http://127.0.0.1:{control}"
+        self.admin_url = f"http://127.0.0.1:{admin}"
         # Tests call the API far more often than a renter does; the limits have tests of their own.
         unlimited = {"requests": 1000000, "seconds": 1}
         self.settings = {
@@ -363,9 +364,10 @@ class Agent:
 class Heart:
     """Heartbeats of a provider that has no agent, until it is stopped; a node that is down is tried again."""
 
-    def __init__(self, node, session):
+    def __init__(self, node, session, report=None):
         self.node = node
         self.session = session
+        self.report = report
         self.session_id = session["sessionId"]
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.beat, daemon=True)
@@ -376,7 +378,7 @@ class Heart:
             try:
                 requests.post(
                     f"{self.node.control_url}/provider/heartbeat",
-                    json={"sessionId": self.session_id},
+                    json={"sessionId": self.session_id, "report": self.report},
                     headers={
                         "Authorization": f"Bearer {self.session['providerSecret']}"
                     },
