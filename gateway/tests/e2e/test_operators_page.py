@@ -133,6 +133,18 @@ def test_a_revoked_key_ends_what_was_signed_in_with_it(node, page):
     expect(page.locator("#problem")).to_contain_text("sign-in has ended")
 
 
+def test_after_a_restart_the_page_asks_for_the_key_again(node, page):
+    page.sign_in()
+    expect(page.locator("#counts")).to_be_visible(timeout=PAGE_MS)
+    node.stop()
+    expect(page.locator("#problem")).to_contain_text("cannot be reached", timeout=PAGE_MS)
+    node.start()
+    expect(page.locator("#problem")).to_contain_text("sign-in has ended", timeout=PAGE_MS)
+    page.sign_in()
+    expect(page.locator("#counts")).to_be_visible(timeout=PAGE_MS)
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 @pytest.mark.parametrize(("host", "answer"), [("127.0.0.1", 403), ("localhost", 401)])
 def test_a_foreign_page_does_nothing_with_the_cookie(node, rented, page, host, answer):
     """Another port of the same host is the same site, so the cookie goes with what it sends; to another name it does not."""
