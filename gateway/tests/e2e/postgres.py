@@ -1,0 +1,86 @@
+"""A PostgreSQL server of a test's own: made with `initdb` in a folder of its own, on a free port, ended with the test."""
+
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from house import eventually, free_ports
+
+# The server refuses to run as root: Debian's package brings this user.
+USER = "postgres"
+START_SECONDS = 60
+
+
+def program(name):
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    assert found, f"there is no {name}: install Debian's postgresql"
+    return str(found[-1])
+
+
+class Postgres:
+    def __init__(self, folder):
+        self.folder = folder
+        (self.port,) = free_ports(1)
+        self.data = folder / "data"
+        shutil.chown(folder, USER)
+        # pytest's own folders are its user's alone.
+        for parent in [*folder.parents][:3]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+        self.run(
+            "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--pgdata", self.data
+        )
+        self.server = None
+
+    @property
+    def url(self):
+        return f"postgres://{USER}@127.0.0.1:{self.port}/postgres"
+
+    def command(self, name, *arguments):
+        account = pwd.getpwnam(USER)
+        return [
+            "setpriv",
+            f"--reuid={account.pw_uid}",
+            f"--regid={account.pw_gid}",
+            "--clear-groups",
+            program(name),
+            *map(str, arguments),
+        ]
+
+    def run(self, name, *arguments):
+        done = subprocess.run(
+            self.command(name, *arguments), cwd="/", capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self):
+        log = (self.folder / "log").open("ab")
+        self.server = subprocess.Popen(
+            self.command(
+                "postgres", "-D", self.data,
+                "-c", "listen_addresses=127.0.0.1",
+                "-c", f"port={self.port}",
+                "-c", f"unix_socket_directories={self.folder}",
+                "-c", "shared_buffers=16MB",
+            ),
+            cwd="/",
+            stdout=log,
+            stderr=log,
+        )
+        ready = ["--host=127.0.0.1", f"--port={self.port}"]
+        eventually(
+            "PostgreSQL answers",
+            lambda: subprocess.run([program("pg_isready"), *ready], capture_output=True, check=False).returncode == 0,
+            START_SECONDS,
+        )
+        return self
+
+    def stop(self, how=signal.SIGINT):
+        """SIGINT ends it in order at once (PostgreSQL's "fast shutdown"), SIGQUIT without any."""
+        self.server.send_signal(how)
+        self.server.wait(60)
+
+    def statements(self, sql):
+        return self.run("psql", "--host=127.0.0.1", f"--port={self.port}", "--tuples-only", "--command", sql, "postgres")
