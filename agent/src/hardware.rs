@@ -126,7 +126,7 @@ fn processor(cpuinfo: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Recorded: two cards of one machine; a card in MIG mode, whose memory is not told.
+    /// In the form that nvidia-smi writes: two cards of one machine; a card in MIG mode, whose memory is not told.
     const TWO: &str = "0, GPU-7c3ab1a2-0d5e-4f0e-9d07-1d9e6b5e1a11, NVIDIA GeForce RTX 4090, 24564, 550.127.05\n\
                        1, GPU-1f1de1b4-aa0e-4b56-8f6d-9d2f6f1a9b22, NVIDIA GeForce RTX 4090, 24564, 550.127.05\n";
     const MIG: &str = "0, GPU-aa, NVIDIA A100-SXM4-40GB, [N/A], 535.183.06\n";

@@ -1,7 +1,7 @@
 //! Versions of what runs containers that are known to let code out of them. Pure.
 //!
-//! A version says nothing of what a distribution put into it: Debian's runc 1.1.5 has the mends of 2024 and 2025. So a
-//! finding is a reason to look, and refuses only where the provider wants that.
+//! A version says nothing of what a distribution put into it: some mend an older version in place. So a finding is a
+//! reason to look, and refuses only where the provider wants that.
 
 /// A component whose version has known escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
