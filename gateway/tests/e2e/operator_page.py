@@ -28,7 +28,7 @@ class OperatorPage:
         return self.page.locator(*arguments, **options)
 
     def sign_in(self, key=KEY):
-        self.page.get_by_label("Operator key").fill(key)
+        self.page.get_by_label("Operator key", exact=True).fill(key)
         self.page.get_by_role("button", name="Sign in").click()
 
     def row(self, session_id):
