@@ -5,6 +5,8 @@ use std::time::Duration;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use runit_core::Timestamp;
 
+use crate::reception::Unwelcome;
+
 /// The data plane's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -101,11 +103,15 @@ impl Metrics {
             connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
             websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
-            unwelcome: counters(
-                "runit_gateway_handshakes_failed_total",
-                "Connections that were closed before their first request, by reason.",
-                "reason",
-            )?,
+            unwelcome: {
+                let unwelcome = counters(
+                    "runit_gateway_handshakes_failed_total",
+                    "Connections that were closed before their first request, by reason.",
+                    "reason",
+                )?;
+                Unwelcome::ALL.iter().for_each(|why| drop(unwelcome.with_label_values(&[why.label()])));
+                unwelcome
+            },
             certificates: counters(
                 "runit_gateway_tls_certificate_changes_total",
                 "Changes of the certificate's files, by outcome.",

@@ -27,6 +27,9 @@ pub(crate) enum Unwelcome {
 }
 
 impl Unwelcome {
+    /// All of them, for metrics that start at zero.
+    pub(crate) const ALL: [Self; 4] = [Self::TooSlow, Self::ProxyProtocol, Self::Tls, Self::Gone];
+
     /// The metric label.
     pub(crate) const fn label(self) -> &'static str {
         match self {
