@@ -67,7 +67,7 @@ struct How {
     /// Only these peers, and not all that a scenario has.
     #[arg(long)]
     only: Vec<Kind>,
-    /// Where the report goes: NAME.json, NAME.md and NAME-<scenario>.svg.
+    /// Where the report goes: `NAME.json`, `NAME.md` and `NAME-<scenario>.svg`.
     #[arg(long, default_value = "target/bench/latest")]
     out: PathBuf,
 }
