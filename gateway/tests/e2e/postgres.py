@@ -1,12 +1,14 @@
 """A PostgreSQL server of a test's own: made with `initdb` in a folder of its own, on a free port, ended with the test."""
 
 import pwd
+import random
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
-from house import eventually, free_ports
+from house import eventually
 
 # The server refuses to run as root: Debian's package brings this user.
 USER = "postgres"
@@ -19,10 +21,22 @@ def program(name):
     return str(found[-1])
 
 
+def lasting_port():
+    """A free port that stays free while the server is down: below those that the system gives to clients, one of which might
+    even connect to itself when it asks for a server that is not there."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise AssertionError("no free port from 20000 to 31999")
+
+
 class Postgres:
     def __init__(self, folder):
         self.folder = folder
-        (self.port,) = free_ports(1)
+        self.port = lasting_port()
         self.data = folder / "data"
         shutil.chown(folder, USER)
         # pytest's own folders are its user's alone.

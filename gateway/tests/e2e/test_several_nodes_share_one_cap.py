@@ -115,7 +115,7 @@ def test_a_database_that_is_killed_comes_back_and_so_do_the_nodes(nodes, postgre
     assert requests.get(f"{nodes[1].control_url}/renter/usage/{token}", timeout=60).status_code == 503
     postgres.start()
     eventually("it is served again", lambda: client.get(url).status_code == 200, 60)
-    assert nodes[2].usage(token).total > 0
+    eventually("its use is known", lambda: nodes[2].usage(token).total > 0, 30)
     nodes[0].deregister(session)
 
 
