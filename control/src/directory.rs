@@ -92,7 +92,7 @@ impl Directory {
             .map(|credential| Live { session: Arc::new(session), credential });
         let change = match &live {
             Some(live) => DirectoryChange::Upsert(live.view()),
-            None => DirectoryChange::Remove(id),
+            None => DirectoryChange::Remove(id, revision),
         };
         let now = live.as_ref().map_or(SessionStatus::Removed, |live| live.session.status());
         let known = entries.by_id.remove(&id);

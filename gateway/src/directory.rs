@@ -137,9 +137,11 @@ impl Directory {
                 // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
                 self.loaded.store(true, Ordering::Release);
             }
-            DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => self.remove(view.id, gone),
+            DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => {
+                self.remove_at(view.id, view.revision, gone);
+            }
             DirectoryChange::Upsert(view) => self.upsert(view, gone),
-            DirectoryChange::Remove(id) => self.remove(id, gone),
+            DirectoryChange::Remove(id, revision) => self.remove_at(id, revision, gone),
         }
         self.changed.notify_waiters();
     }
@@ -178,6 +180,13 @@ impl Directory {
         session.update(view);
     }
 
+    /// Removes a session that is not known to have come back since.
+    fn remove_at(&self, id: SessionId, revision: u64, gone: &mut Gone) {
+        if self.session(id).is_some_and(|session| session.view().revision < revision) {
+            self.remove(id, gone);
+        }
+    }
+
     fn remove(&self, id: SessionId, gone: &mut Gone) {
         if let Some(session) = self.sessions.pin().remove(&id).cloned() {
             if let Some(label) = session.view().label() {
@@ -208,11 +217,27 @@ mod tests {
         let id = SessionId::from_uuid(Uuid::new_v4());
         directory.apply(DirectoryChange::Upsert(view(id, 1)));
         let unsettled = directory.session(id).expect("there");
-        directory.apply(DirectoryChange::Remove(id));
+        directory.apply(DirectoryChange::Remove(id, 2));
         assert!(directory.session(id).is_none());
         directory.apply(DirectoryChange::Upsert(view(id, 3)));
         let back = directory.session(id).expect("there again");
         assert!(Arc::ptr_eq(&unsettled, &back), "two counters would settle each other's leases after a crash");
         assert_eq!(back.view().revision, 3);
+    }
+
+    #[test]
+    fn a_removal_that_comes_late_removes_no_session_that_is_back() {
+        let (_data, file) = spent_file();
+        let (refills, _asked) = mpsc::unbounded_channel();
+        let directory = Directory::new(file, refills);
+        let id = SessionId::from_uuid(Uuid::new_v4());
+        directory.apply(DirectoryChange::Upsert(view(id, 3)));
+        let removed = SessionView { status: SessionStatus::Removed, ..view(id, 2) };
+        for late in [DirectoryChange::Remove(id, 2), DirectoryChange::Upsert(removed)] {
+            directory.apply(late);
+            assert!(directory.session(id).is_some());
+        }
+        directory.apply(DirectoryChange::Remove(id, 4));
+        assert!(directory.session(id).is_none());
     }
 }

@@ -18,8 +18,8 @@ pub enum DirectoryChange {
     Snapshot(Vec<SessionView>),
     /// A session is new or has changed. Applies only if its revision is newer than the one known.
     Upsert(SessionView),
-    /// A session is gone.
-    Remove(SessionId),
+    /// A session is gone. Applies only if its revision is newer than the one known.
+    Remove(SessionId, u64),
 }
 
 /// The authority could not be asked. Callers fail closed.

@@ -38,7 +38,7 @@ async fn a_watch_begins_with_a_snapshot_and_goes_on_with_changes() {
     directory.publish(session(2), credential());
     assert!(matches!(next(&mut watch).await, DirectoryChange::Upsert(view) if view.id == session(2).id));
     directory.publish(removed(session(1)), credential());
-    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(id) if id == session(1).id));
+    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(id, _) if id == session(1).id));
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn an_older_revision_that_comes_late_changes_nothing() {
     next(&mut watch).await;
     directory.publish(removed(session(1)), credential());
     directory.publish(session(1), credential());
-    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(_)));
+    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(..)));
     assert!(directory.session(session(1).id).is_none(), "the dead stay dead");
     directory.publish(session(2), credential());
     assert!(matches!(next(&mut watch).await, DirectoryChange::Upsert(view) if view.id == session(2).id));
@@ -77,7 +77,7 @@ async fn a_watcher_that_lags_gets_a_new_snapshot() {
     }
     assert!(matches!(next(&mut watch).await, DirectoryChange::Snapshot(views) if views.len() as u128 == many));
     directory.publish(removed(session(3)), credential());
-    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(id) if id == session(3).id));
+    assert!(matches!(next(&mut watch).await, DirectoryChange::Remove(id, _) if id == session(3).id));
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn a_watcher_hears_of_a_sessions_whole_life_in_order() {
                 revision = view.revision;
                 seen.push(view.status);
             }
-            DirectoryChange::Remove(id) => break assert_eq!(id.to_string(), session.id),
+            DirectoryChange::Remove(id, _) => break assert_eq!(id.to_string(), session.id),
             DirectoryChange::Snapshot(_) => panic!("no gap"),
         }
     }

@@ -57,7 +57,7 @@ async fn two_processes_share_the_store_while_one_takes_over_from_the_other() {
     while told.len() < 4 {
         match watch.next().await.unwrap() {
             DirectoryChange::Upsert(view) => told.push(view.status.as_str()),
-            DirectoryChange::Remove(_) => told.push("removed"),
+            DirectoryChange::Remove(..) => told.push("removed"),
             DirectoryChange::Snapshot(_) => panic!("no gap"),
         }
     }
