@@ -136,7 +136,7 @@ impl Gateway {
             Some(session) => session,
             None => self.look_up(&wanted, &presented, connection).await?,
         };
-        let (view, permit) = self.authorize(&session, &presented, connection).await?;
+        let (view, permit) = self.authorize(&session, &presented, wanted.site, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
         session.requests.admit(rate_of(rate), connection.place().now()).map_err(too_many_requests)?;
         if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
@@ -171,6 +171,7 @@ impl Gateway {
         &self,
         session: &Arc<LiveSession>,
         presented: &Presented,
+        site: Site,
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, Permit), Answer> {
         let address = connection.address();
@@ -182,7 +183,15 @@ impl Gateway {
                 }
                 Ok((view, permit))
             }
-            Ok(Decision::AskAuthority) => return self.take_lock(session, presented, connection).await,
+            Ok(Decision::AskAuthority) => {
+                let may_open = |token: &SecretHash| site.takes(*token) && !session.is_dead(*token);
+                let tokens: Vec<_> = presented.tokens.iter().copied().filter(may_open).collect();
+                if !tokens.is_empty() {
+                    let presented = Presented { tokens, ..presented.clone() };
+                    return self.take_lock(session, &presented, connection).await;
+                }
+                Err(Rejection::InvalidToken)
+            }
             Err(rejection) => Err(rejection),
         };
         if let Err(rejection) = decision {
@@ -237,7 +246,12 @@ impl Gateway {
                     return Ok(self.directory.learn(view).await.ok_or(Refusal::AuthorityUnavailable)?);
                 }
                 Ok(_) => {} // the authority knows better than that
-                Err(Refusal::Rejected(rejection)) => refused = rejection,
+                Err(Refusal::Rejected(rejection)) => {
+                    if let (Rejection::InvalidToken, Some(session)) = (rejection, self.directory.session(id)) {
+                        session.note_dead(token);
+                    }
+                    refused = rejection;
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }

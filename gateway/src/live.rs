@@ -1,5 +1,6 @@
 //! A session as this node knows it: its view, its budget, and the connections that use both.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use runit_core::budget::{Direction, Reservation};
 use runit_core::lease_book::LeaseBook;
 use runit_core::rate::RateCell;
 use runit_core::session::Ending;
-use runit_core::{LeaseId, LockId, SessionId, SessionView, Timestamp};
+use runit_core::{LeaseId, LockId, SecretHash, SessionId, SessionView, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
@@ -33,6 +34,8 @@ pub(crate) type NodeReservation<'a> = Reservation<'a, Counters>;
 /// What one poll may set aside. A `kill -9` charges what is reserved at that moment, so this is the price of a crash for
 /// each stream; see `docs/LEDGER.md`.
 const LARGEST_RESERVATION: usize = 64 * 1024;
+/// Tokens that are remembered as opening nothing any more.
+const DEAD_TOKENS: usize = 16;
 
 /// One session on this node.
 #[derive(Debug)]
@@ -70,6 +73,9 @@ pub(crate) struct LiveSession {
     open_websockets: AtomicUsize,
     /// What its requests have used of their rate.
     pub(crate) requests: RateCell,
+    /// Tokens that the authority has refused, the last ones: a tab that goes on asking after its lock's end costs its network no
+    /// guesses. A token that opens nothing never will again.
+    dead_tokens: Mutex<VecDeque<SecretHash>>,
     /// Where its provider is; locked while that is being found out.
     pub(crate) known_addresses: tokio::sync::Mutex<Option<Known>>,
     /// When the last ticket that was taken here was issued, in Unix milliseconds. Relaxed: the maximum alone decides.
@@ -125,6 +131,7 @@ impl LiveSession {
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
             requests: RateCell::default(),
+            dead_tokens: Mutex::default(),
             known_addresses: tokio::sync::Mutex::default(),
             last_ticket: AtomicU64::new(0),
         }
@@ -171,6 +178,24 @@ impl LiveSession {
             self.hands_settled.store(hands, Ordering::SeqCst);
         }
         is_done
+    }
+
+    /// The authority says that this token opens nothing here.
+    pub(crate) fn note_dead(&self, token: SecretHash) {
+        let mut dead = self.dead_tokens();
+        if dead.len() >= DEAD_TOKENS {
+            dead.pop_front();
+        }
+        dead.push_back(token);
+    }
+
+    /// Whether it is known to have said so.
+    pub(crate) fn is_dead(&self, token: SecretHash) -> bool {
+        self.dead_tokens().contains(&token)
+    }
+
+    fn dead_tokens(&self) -> std::sync::MutexGuard<'_, VecDeque<SecretHash>> {
+        self.dead_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for one more connection, if there are fewer than `most`.

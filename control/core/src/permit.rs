@@ -65,7 +65,8 @@ pub enum Rejection {
 pub enum Decision {
     /// It may pass.
     Pass(Permit),
-    /// The session is free as far as this node knows: the authority decides whether the token takes it.
+    /// A token that opens nothing as far as this node knows, which may lag behind: the authority decides whether it takes the
+    /// session, or has taken it.
     AskAuthority,
 }
 
@@ -87,7 +88,7 @@ pub fn authorize(
             let by_token = presented.tokens.contains(&lock.token);
             let by_cookie = lock.cookie.is_some_and(|cookie| presented.cookies.contains(&cookie));
             if !by_token && !by_cookie {
-                return Err(Rejection::InvalidToken);
+                return unknown(presented);
             }
             if !mode.admits(lock.address, address) {
                 return Err(Rejection::AddressMismatch);
@@ -95,9 +96,13 @@ pub fn authorize(
             let address_differs = lock.address != address;
             Ok(Decision::Pass(Permit { session: session.id, address_differs, by_token }))
         }
-        (_, SessionStatus::Ready) if !presented.tokens.is_empty() => Ok(Decision::AskAuthority),
-        _ => Err(Rejection::InvalidToken),
+        _ => unknown(presented),
     }
+}
+
+/// A token may be newer than what this node knows; a cookie comes from a node that has told this one before, or from nobody.
+const fn unknown(presented: &Presented) -> Result<Decision, Rejection> {
+    if presented.tokens.is_empty() { Err(Rejection::InvalidToken) } else { Ok(Decision::AskAuthority) }
 }
 
 #[cfg(test)]
@@ -178,9 +183,10 @@ mod tests {
 
     #[test]
     fn a_wrong_credential_is_not_told_whose_address_it_would_need() {
-        for credential in [presented(Some("guess"), &[]), presented(None, &["guess"])] {
-            assert_eq!(decide(&credential, 2, LockMode::Exact), Err(Rejection::InvalidToken));
-        }
+        let by_token = decide(&presented(None, &["guess"]), 2, LockMode::Exact);
+        assert_eq!(by_token, Ok(Decision::AskAuthority));
+        let by_cookie = decide(&presented(Some("guess"), &[]), 2, LockMode::Exact);
+        assert_eq!(by_cookie, Err(Rejection::InvalidToken));
         assert_eq!(decide(&presented(None, &[]), 1, LockMode::Exact), Err(Rejection::NoCredential));
     }
 
@@ -190,7 +196,7 @@ mod tests {
         if let Some(lock) = &mut view.lock {
             lock.cookie = None;
         }
-        let decision = authorize(&view, &presented(None, &["guess"]), address(1), LockMode::Exact);
+        let decision = authorize(&view, &presented(Some("guess"), &[]), address(1), LockMode::Exact);
         assert_eq!(decision, Err(Rejection::InvalidToken));
     }
 
@@ -201,16 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn a_free_session_is_the_authoritys_to_give_and_others_are_closed() {
+    fn a_token_that_is_not_known_here_is_the_authoritys_to_judge_and_a_cookie_is_refused() {
         let free = session(None, SessionStatus::Ready);
         let by_token = presented(None, &["token"]);
-        let ask = authorize(&free, &by_token, address(1), LockMode::Exact);
-        assert_eq!(ask, Ok(Decision::AskAuthority));
         let by_cookie = presented(Some("cookie"), &[]);
-        assert_eq!(authorize(&free, &by_cookie, address(1), LockMode::Exact), Err(Rejection::InvalidToken));
-        for status in [SessionStatus::Recycling, SessionStatus::Removed] {
-            let closed = session(None, status);
-            assert_eq!(authorize(&closed, &by_token, address(1), LockMode::Exact), Err(Rejection::InvalidToken));
+        for view in [free, session(None, SessionStatus::Recycling), session(None, SessionStatus::Removed)] {
+            assert_eq!(authorize(&view, &by_token, address(1), LockMode::Exact), Ok(Decision::AskAuthority));
+            assert_eq!(authorize(&view, &by_cookie, address(1), LockMode::Exact), Err(Rejection::InvalidToken));
         }
     }
 }
