@@ -4,6 +4,7 @@
 //! tried with a token that opens nothing. The data plane records what it decides itself, and no claim again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -14,11 +15,17 @@ use runit_core::ledger::{Lease, LeaseReport, LeaseRequest, Spent, Standing};
 use runit_core::session::{Change, Claim, Reconnection, Refusal, Session, SessionStatus, SessionView};
 use runit_core::store::{ChangeError, GrantError, StoreError};
 use runit_core::{LockMode, NodeId, Rejection, SessionId};
+use tokio::time::Instant;
 
 use crate::control::lease_policy;
 use crate::reconnects::Reconnects;
 use crate::sessions::{Sessions, detached};
 use crate::trail::Trail;
+
+/// A claim waits no longer than this for the last lock's leases to come back, which nodes that hear of its end return at once.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks.
+const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
 /// The authority of one process that has the store itself.
 #[derive(Clone)]
@@ -52,6 +59,7 @@ impl Authority for LocalAuthority {
         self.sessions.store.grant(request, lease_policy(&self.settings.load()), now).await.map_err(
             |error| match error {
                 GrantError::Unknown => LeaseError::UnknownSession,
+                GrantError::NoLock => LeaseError::NoLock,
                 GrantError::Short(shortage) => LeaseError::Short(shortage),
                 GrantError::Store(_) => Unavailable.into(),
             },
@@ -112,15 +120,21 @@ impl LocalAuthority {
     }
 
     async fn take(&self, known: &Session, claim: Claim) -> Result<SessionView, ClaimError> {
-        let change = Change::Claim(claim, self.lock_mode());
-        match self.sessions.change(known.id, change).await {
+        let change = || self.sessions.change(known.id, Change::Claim(claim.clone(), self.lock_mode()));
+        let deadline = Instant::now() + CLAIM_PATIENCE;
+        let mut outcome = change().await;
+        while matches!(outcome, Err(ChangeError::Refused(Refusal::StillLeased))) && Instant::now() < deadline {
+            tokio::time::sleep(CLAIM_RETRY).await;
+            outcome = change().await;
+        }
+        match outcome {
             Ok(session) => {
                 let credential = self.sessions.open(&session).ok_or(Unavailable)?;
                 Ok(session.view(credential))
             }
             Err(ChangeError::Refused(Refusal::Rejected(rejection))) => Err(rejection.into()),
+            Err(ChangeError::Refused(Refusal::StillLeased) | ChangeError::Store(_)) => Err(Unavailable.into()),
             Err(ChangeError::Refused(_) | ChangeError::Unknown) => Err(Rejection::InvalidToken.into()),
-            Err(ChangeError::Store(_)) => Err(Unavailable.into()),
         }
     }
 

@@ -32,7 +32,7 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
-use runit_core::session::{Change, Session};
+use runit_core::session::{Change, Refusal, Session};
 use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
 use runit_core::usage::{UsageFilter, UsageRecord};
@@ -223,7 +223,7 @@ impl PostgresStore {
             })
             .collect();
         let replacements: Vec<_> =
-            known.iter().map(|(session, known, ledger)| replacement(*session, known, ledger)).collect();
+            known.iter().map(|(session, known, ledger)| Replacement { session: *session, known, ledger }).collect();
         let replaced = self.ask(async |db| ledger_rows::replace(&db, &replacements).await).await?;
         for (session, known, ledger) in known {
             if replaced.contains(&session) {
@@ -231,7 +231,7 @@ impl PostgresStore {
                 if let Some(place) = places.get_mut(&session) {
                     // What was booked is in the records now.
                     let ledger = Ledger { bookings: BTreeMap::new(), ..ledger };
-                    **place = Some(Known { version: known.version + 1, ledger, cap_bytes: known.cap_bytes });
+                    **place = Some(Known { version: known.version + 1, ledger, ..known });
                 }
             }
         }
@@ -307,6 +307,12 @@ impl Store for PostgresStore {
             let known = read.ok_or(ChangeError::Unknown)?;
             let mut session = known.session.clone();
             session.apply(change.clone(), now)?;
+            if let Some(lock) = session.lock_taken_since(&known.session) {
+                // Asked after the session, which is free: so no lease is added any more.
+                if self.ledger(id, now).await?.is_leased_for_another(lock) {
+                    return Err(Refusal::StillLeased.into());
+                }
+            }
             let kept = match change {
                 // Presence is no version of its own: it comes often, and goes forward only.
                 Change::RenterHeartbeat { .. } => self.renters_seen(vec![id], now).await.map(|()| true)?,
@@ -332,19 +338,13 @@ impl Store for PostgresStore {
     }
 
     async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
-        let mut refused = GrantError::Unknown;
-        let granted = self.change_ledgers(vec![request.session], |_, known| {
-            let mut ledger = known.ledger.clone();
-            match ledger.grant(&request, known.cap_bytes?, &policy, now) {
-                Ok(lease) => Some((ledger, lease)),
-                Err(shortage) => {
-                    refused = GrantError::Short(shortage);
-                    None
-                }
-            }
-        });
-        let granted = granted.await.map_err(StoreError::from)?;
-        granted.into_iter().map(|(_, lease)| lease).next().ok_or(refused)
+        let granted = self.grant_once(request, policy, now).await;
+        if !matches!(granted, Err(GrantError::NoLock)) {
+            return granted;
+        }
+        // What is known here may be of an earlier lock.
+        self.ledgers.forget(request.session).await;
+        self.grant_once(request, policy, now).await
     }
 
     async fn settle(&self, reports: Vec<LeaseReport>, now: Timestamp) -> Result<(), StoreError> {
@@ -501,15 +501,35 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn grant_once(
+        &self,
+        request: LeaseRequest,
+        policy: LeasePolicy,
+        now: Timestamp,
+    ) -> Result<Lease, GrantError> {
+        let mut refused = GrantError::Unknown;
+        let granted = self.change_ledgers(vec![request.session], |_, known| {
+            let cap_bytes = known.cap_bytes?;
+            if known.lock.map(LockId::of) != Some(request.lock) {
+                refused = GrantError::NoLock;
+                return None;
+            }
+            let mut ledger = known.ledger.clone();
+            match ledger.grant(&request, cap_bytes, &policy, now) {
+                Ok(lease) => Some((ledger, lease)),
+                Err(shortage) => {
+                    refused = GrantError::Short(shortage);
+                    None
+                }
+            }
+        });
+        let granted = granted.await.map_err(StoreError::from)?;
+        granted.into_iter().map(|(_, lease)| lease).next().ok_or(refused)
+    }
+
     async fn replace(&self, known: &Versioned, session: &Session, now: Timestamp) -> Result<bool, StoreError> {
         Ok(self.ask(async |db| session_rows::replace(&db, self.id, known, session, now).await).await?)
     }
-}
-
-fn replacement<'a>(session: SessionId, known: &'a Known, ledger: &'a Ledger) -> Replacement<'a> {
-    // Only a grant adds a lease.
-    let grants = ledger.open.len() > known.ledger.open.len();
-    Replacement { session, known, ledger, grants }
 }
 
 /// PostgreSQL's integers are signed: what is beyond 2^63 is kept as 2^63 - 1, which no time or byte count reaches.

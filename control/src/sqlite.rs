@@ -27,7 +27,7 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
-use runit_core::session::{Change, Session};
+use runit_core::session::{Change, Refusal, Session, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
 use runit_core::usage::{UsageFilter, UsageRecord};
@@ -125,6 +125,13 @@ impl Store for SqliteStore {
                 let mut session = known.clone();
                 match session.apply(change, now) {
                     Ok(()) => {
+                        if let Some(lock) = session.lock_taken_since(&known) {
+                            let mut ledger = ledger_rows::load(db, id)?.unwrap_or_default();
+                            ledger.advance(now);
+                            if ledger.is_leased_for_another(lock) {
+                                return Ok(Err(Refusal::StillLeased.into()));
+                            }
+                        }
                         session_rows::update(db, &known, &session)?;
                         usage_rows::follow(db, &known, &session, now)?;
                         Ok(Ok(session))
@@ -150,9 +157,10 @@ impl Store for SqliteStore {
     async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
         self.writer
             .run(move |db| {
-                let Some(cap) = session_rows::live_cap(db, request.session)? else {
-                    return Ok(Err(GrantError::Unknown));
-                };
+                let session = session_rows::by_id(db, request.session)?;
+                let live = session.filter(|session| session.status() != SessionStatus::Removed);
+                let Some(session) = live else { return Ok(Err(GrantError::Unknown)) };
+                let Some(cap) = session.cap_of(request.lock) else { return Ok(Err(GrantError::NoLock)) };
                 let known = ledger_rows::load(db, request.session)?;
                 let mut ledger = known.clone().unwrap_or_default();
                 let granted = ledger.grant(&request, cap, &policy, now);

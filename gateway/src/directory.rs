@@ -165,7 +165,7 @@ impl Directory {
         }
     }
 
-    fn update(&self, session: &LiveSession, view: SessionView) {
+    fn update(&self, session: &Arc<LiveSession>, view: SessionView) {
         let old = session.view();
         if view.revision <= old.revision {
             return;

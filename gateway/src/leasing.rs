@@ -217,6 +217,11 @@ impl Leasing {
                 Err(LeaseError::Short(Shortage::Leased)) => {
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
+                Err(LeaseError::NoLock) => {
+                    session.lease_answered();
+                    tokio::time::sleep(retry).await; // until this node has heard what there is now
+                    retry = (retry * 2).min(RETRY.1);
+                }
                 }
                 Err(LeaseError::UnknownSession | LeaseError::Unavailable(_)) => return Err(Drought::Unavailable),
             }

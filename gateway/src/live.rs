@@ -148,7 +148,7 @@ impl LiveSession {
     }
 
     /// Takes a newer view. Connections of a lock that no longer stands are cut. Called under the directory's lock.
-    pub(crate) fn update(&self, view: SessionView) {
+    pub(crate) fn update(self: &Arc<Self>, view: SessionView) {
         let old = self.view();
         if view.revision <= old.revision {
             return;
@@ -168,6 +168,7 @@ impl LiveSession {
     /// Whether a lock has ended whose leases have to go back before anything is spent again; the count of hands.
     pub(crate) fn changed_hands(&self) -> Option<u64> {
         let hands = self.hands.load(Ordering::SeqCst);
+        self.ask_for_refill(); // which gives back what the lock has left: the next one waits for it
         (hands != self.hands_settled.load(Ordering::SeqCst)).then_some(hands)
     }
 

@@ -61,6 +61,9 @@ pub enum LeaseError {
     /// There is no such session.
     #[error("unknown session")]
     UnknownSession,
+    /// The lock that asks has ended; the directory tells what there is now.
+    #[error("the lock does not stand")]
+    NoLock,
     /// Not decided.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -293,6 +293,11 @@ impl Ledger {
         self.settle_time(now);
     }
 
+    /// Whether a lease of another lock than this is open, as of the time that the ledger was last brought to.
+    pub fn is_leased_for_another(&self, lock: LockId) -> bool {
+        self.open.iter().any(|lease| lease.lock != lock)
+    }
+
     /// What the renter can be told.
     pub fn standing(&self, cap: u64) -> Standing {
         let closed = self.closed.values().fold(Usage::default(), |sum, usage| sum.plus(usage));

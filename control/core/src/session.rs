@@ -159,6 +159,9 @@ pub enum Refusal {
     /// The caller is not who the lock or the registration belongs to.
     #[error("not the caller's session")]
     NotYours,
+    /// Leases of an earlier lock are open: a node that has not heard of its end may still spend them.
+    #[error("bytes of the last lock are still leased")]
+    StillLeased,
     /// The one who would be dropped for silence was heard of in the meantime.
     #[error("still present")]
     StillPresent,
@@ -379,6 +382,17 @@ impl Session {
             SessionState::Locked(lock) => Some(lock),
             _ => None,
         }
+    }
+
+    /// The cap that bytes may be leased under for a lock; none when that lock does not stand.
+    pub fn cap_of(&self, lock: LockId) -> Option<u64> {
+        self.lock().filter(|standing| standing.id() == lock).map(|_| self.cap_bytes)
+    }
+
+    /// The lock that was taken between `before` and now, if one was. No lease of an earlier one may be open then:
+    /// [`Ledger::is_leased_for_another`](crate::ledger::Ledger::is_leased_for_another).
+    pub fn lock_taken_since(&self, before: &Self) -> Option<LockId> {
+        self.lock().filter(|_| before.lock().is_none()).map(Lock::id)
     }
 
     /// How the last lock ended, until the workspace is fresh.

@@ -44,6 +44,9 @@ pub enum GrantError {
     /// There is no such session, or it is removed.
     #[error("unknown session")]
     Unknown,
+    /// The lock that asks does not stand, or not any more.
+    #[error("the lock does not stand")]
+    NoLock,
     /// The ledger has nothing to give.
     #[error("no bytes left to lease")]
     Short(Shortage),
@@ -130,7 +133,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Applies one change ([`Session::apply`]) and answers the session as it is then.
+    /// Applies one change ([`Session::apply`]) and answers the session as it is then. No lock is taken while a lease of an
+    /// earlier one is open ([`Refusal::StillLeased`]).
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError>;
 
     /// Forgets sessions that were removed before then, their ledgers with them; answers how many. A session that is gone
@@ -143,7 +147,7 @@ pub trait Store: Send + Sync + 'static {
     /// These sessions' renters were present. Names that are not locked are passed over.
     async fn renters_seen(&self, ids: Vec<SessionId>, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Leases bytes ([`Ledger::grant`]); durable before it answers.
+    /// Leases bytes ([`Ledger::grant`]) for the lock that stands; durable before it answers.
     async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError>;
 
     /// Books reports ([`Ledger::report`]), in order.

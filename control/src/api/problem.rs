@@ -182,6 +182,7 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Refused(Refusal::NotYours) => Self::SessionTaken,
             ChangeError::Refused(Refusal::Rejected(rejection)) => rejection.into(),
+            ChangeError::Refused(Refusal::StillLeased) => Self::Unavailable,
             ChangeError::Store(error) => error.into(),
         }
     }

@@ -283,7 +283,7 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
-fn hash(bytes: &[u8]) -> Result<SecretHash, DbError> {
+pub(super) fn hash(bytes: &[u8]) -> Result<SecretHash, DbError> {
     bytes.try_into().map(SecretHash::from_bytes).map_err(|_| DbError::Damaged("a hash"))
 }
 

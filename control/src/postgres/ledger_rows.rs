@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use deadpool_postgres::Client;
 use lru::LruCache;
-use runit_core::ledger::{Ledger, Usage};
-use runit_core::{SessionId, Timestamp};
+use runit_core::ledger::{Ledger, OpenLease, Usage};
+use runit_core::{SecretHash, SessionId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
@@ -28,6 +28,18 @@ pub(super) struct Known {
     pub(super) ledger: Ledger,
     /// None when the session is removed.
     pub(super) cap_bytes: Option<u64>,
+    /// The token of the session's lock, as it was when this was read.
+    pub(super) lock: Option<SecretHash>,
+}
+
+impl Known {
+    /// Whether the ledger has a lease that this does not have.
+    fn is_outgrown_by(&self, ledger: &Ledger) -> bool {
+        let is_known = |lease: &OpenLease| {
+            self.ledger.open.iter().any(|known| (known.id, known.expires_at) == (lease.id, lease.expires_at))
+        };
+        !ledger.open.iter().all(is_known)
+    }
 }
 
 /// One that changes a ledger holds its place, so that callers in this process do not outdate each other.
@@ -45,6 +57,11 @@ impl Memory {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(places.get_or_insert(session, Place::default))
     }
+
+    /// Has it read anew.
+    pub(super) async fn forget(&self, session: SessionId) {
+        self.place(session).lock().await.take();
+    }
 }
 
 /// A ledger to be put in the place of one that is known.
@@ -52,13 +69,11 @@ pub(super) struct Replacement<'a> {
     pub(super) session: SessionId,
     pub(super) known: &'a Known,
     pub(super) ledger: &'a Ledger,
-    /// Whether bytes are granted, which a removed session gets none of.
-    pub(super) grants: bool,
 }
 
 /// Reads ledgers; sessions that do not exist are left out.
 pub(super) async fn load(db: &Client, sessions: &[SessionId]) -> Result<Vec<(SessionId, Known)>, DbError> {
-    let sql = "SELECT id, status, cap_bytes, ledgers.version, latest, open, settled, total, closed
+    let sql = "SELECT id, status, tokens, cap_bytes, ledgers.version, latest, open, settled, total, closed
          FROM sessions LEFT JOIN ledgers ON ledgers.session = sessions.id WHERE id = ANY($1)";
     let ids: Vec<Uuid> = sessions.iter().map(|session| session.as_uuid()).collect();
     let statement = db.prepare_cached(sql).await?;
@@ -66,12 +81,16 @@ pub(super) async fn load(db: &Client, sessions: &[SessionId]) -> Result<Vec<(Ses
 }
 
 /// Replaces ledgers, all in one statement; answers which of them were replaced. The others had changed.
-pub(super) async fn replace(db: &Client, replacements: &[Replacement<'_>]) -> Result<Vec<SessionId>, DbError> {
+pub(super) async fn replace<'a>(db: &Client, replacements: &[Replacement<'a>]) -> Result<Vec<SessionId>, DbError> {
     // Rows are locked in one order everywhere, so that two nodes that replace the same ledgers do not wait for each other.
+    // A grant holds the lock's row until it is committed, so that the lock stands when bytes are leased for it.
     let sql = "WITH new AS (
              SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::jsonb[], $5::jsonb[], $6::jsonb[],
-                 $7::boolean[], $8::jsonb[], $9::bigint[])
-                 AS new (session, known, latest, open, settled, closed, grants, total, expires)
+                 $7::bytea[], $8::jsonb[], $9::bigint[])
+                 AS new (session, known, latest, open, settled, closed, lock, total, expires)
+         ), locked AS (
+             SELECT id FROM sessions JOIN new ON id = new.session
+             WHERE new.lock IS NOT NULL AND status = 'LOCKED' AND tokens = ARRAY[new.lock] FOR SHARE OF sessions
          ), held AS (
              SELECT session FROM ledgers WHERE session = ANY($1) ORDER BY session FOR UPDATE
          ), updated AS (
@@ -79,12 +98,12 @@ pub(super) async fn replace(db: &Client, replacements: &[Replacement<'_>]) -> Re
                  total = new.total, expires = new.expires, closed = coalesce(new.closed, ledgers.closed)
              FROM new JOIN held USING (session)
              WHERE ledgers.session = new.session AND ledgers.version = new.known
-                 AND (NOT new.grants OR EXISTS (SELECT FROM sessions WHERE id = new.session AND status <> 'REMOVED'))
+                 AND (new.lock IS NULL OR new.session IN (SELECT id FROM locked))
              RETURNING ledgers.session
          ), inserted AS (
              INSERT INTO ledgers (session, version, latest, open, settled, total, expires, closed)
              SELECT session, 1, latest, open, settled, total, expires, coalesce(closed, '[]') FROM new
-             WHERE known = 0 AND EXISTS (SELECT FROM sessions WHERE id = new.session AND status <> 'REMOVED')
+             WHERE known = 0 AND new.session IN (SELECT id FROM locked)
              ON CONFLICT DO NOTHING RETURNING session
          ), replaced AS (
              SELECT session FROM updated UNION ALL SELECT session FROM inserted
@@ -116,7 +135,12 @@ pub(super) async fn replace(db: &Client, replacements: &[Replacement<'_>]) -> Re
         (one.known.ledger.closed != one.ledger.closed).then(|| Json(document::closed(one.ledger)))
     };
     let closed: Vec<_> = replacements.iter().map(closed).collect();
-    let grants: Vec<bool> = replacements.iter().map(|one| one.grants).collect();
+    // Only a grant adds a lease, and only a lock that stands gets one.
+    let lock = |one: &Replacement<'a>| {
+        let lock = one.known.lock.as_ref().filter(|_| one.known.is_outgrown_by(one.ledger));
+        lock.map(|lock| lock.as_bytes().as_slice())
+    };
+    let locks_leased_for: Vec<Option<&[u8]>> = replacements.iter().map(lock).collect();
     let total: Vec<_> = replacements.iter().map(|one| Json(document::total(one.ledger))).collect();
     let first_to_expire = |one: &Replacement<'_>| one.ledger.open.iter().map(|lease| time(lease.expires_at)).min();
     let expires: Vec<Option<i64>> = replacements.iter().map(first_to_expire).collect();
@@ -128,8 +152,20 @@ pub(super) async fn replace(db: &Client, replacements: &[Replacement<'_>]) -> Re
     let (bytes_in, bytes_out) = (booked(|usage| usage.bytes_in), booked(|usage| usage.bytes_out));
     let forfeited = booked(|usage| usage.forfeited);
     let parameters: [&(dyn ToSql + Sync); 14] = [
-        &sessions, &known, &latest, &open, &settled, &closed, &grants, &total, &expires, &of, &locks, &bytes_in,
-        &bytes_out, &forfeited,
+        &sessions,
+        &known,
+        &latest,
+        &open,
+        &settled,
+        &closed,
+        &locks_leased_for,
+        &total,
+        &expires,
+        &of,
+        &locks,
+        &bytes_in,
+        &bytes_out,
+        &forfeited,
     ];
     let statement = db.prepare_cached(sql).await?;
     let rows = db.query(&statement, &parameters).await?;
@@ -161,12 +197,17 @@ fn known(row: &Row) -> Result<(SessionId, Known), DbError> {
     let cap: i64 = row.try_get("cap_bytes")?;
     let removed = row.try_get::<_, &str>("status")? == "REMOVED";
     let cap_bytes = if removed { None } else { Some(unsigned(cap)?) };
+    let lock = match row.try_get::<_, &str>("status")? {
+        "LOCKED" => row.try_get::<_, Vec<&[u8]>>("tokens")?.first().map(|token| document::hash(token)).transpose()?,
+        _ => None,
+    };
     let Some(version) = row.try_get::<_, Option<i64>>("version")? else {
-        return Ok((session, Known { version: 0, ledger: Ledger::default(), cap_bytes }));
+        return Ok((session, Known { version: 0, ledger: Ledger::default(), cap_bytes, lock }));
     };
     let latest = Timestamp::from_unix_ms(unsigned(row.try_get("latest")?)?);
     let Json(open): Json<Vec<LeaseDocument>> = row.try_get("open")?;
     let Json(settled): Json<Vec<SettledDocument>> = row.try_get("settled")?;
     let (Json(total), Json(closed)) = (row.try_get("total")?, row.try_get("closed")?);
-    Ok((session, Known { version, ledger: document::ledger(latest, total, open, settled, closed), cap_bytes }))
+    let ledger = document::ledger(latest, total, open, settled, closed);
+    Ok((session, Known { version, ledger, cap_bytes, lock }))
 }

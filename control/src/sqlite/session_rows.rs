@@ -40,13 +40,6 @@ fn several(db: &Connection, sql: &str) -> Result<Vec<Session>, DbError> {
     Ok(sessions)
 }
 
-/// The cap of a session that is not removed.
-pub(super) fn live_cap(db: &Connection, session: SessionId) -> Result<Option<u64>, DbError> {
-    let mut statement = db.prepare_cached("SELECT cap_bytes FROM sessions WHERE id = ? AND status <> 'REMOVED'")?;
-    let mut rows = statement.query([id(session)])?;
-    rows.next()?.map(|row| row.unsigned("cap_bytes")).transpose()
-}
-
 pub(super) fn due(db: &Connection, silent: Timestamp, absent: Timestamp) -> Result<Vec<SessionId>, DbError> {
     let mut statement = db.prepare_cached(
         "SELECT id FROM sessions WHERE status <> 'REMOVED' AND provider_seen_at <= ?1

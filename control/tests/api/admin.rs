@@ -254,11 +254,12 @@ async fn providers_and_usage_are_listed() {
     );
     assert_eq!(get(&app, "/admin/v1/usage").await["sessions"], json!([]));
 
+    app.claim(&session.token, 2, None).await.unwrap();
     let lease = runit_core::ledger::LeaseRequest {
         lease: runit_core::LeaseId::from_uuid(uuid::Uuid::from_u128(1)),
         node: runit_core::NodeId::from_uuid(uuid::Uuid::from_u128(2)),
         session: session.id.parse().unwrap(),
-        lock: runit_core::LockId::of(runit_core::SecretHash::of("token")),
+        lock: runit_core::LockId::of(runit_core::SecretHash::of(&session.token)),
         want: 1,
     };
     let granted = app.authority().lease(lease).await.unwrap().granted;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use runit_core::authority::{ClaimError, DirectoryChange, LeaseError};
 use runit_core::ledger::{LeaseRequest, Shortage};
-use runit_core::{LeaseId, LockId, NodeId, Rejection, SessionStatus};
+use runit_core::{LeaseId, LockId, NodeId, Rejection, SecretHash, SessionStatus};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -101,11 +101,12 @@ async fn a_claim_whose_caller_went_away_is_published_all_the_same() {
 async fn leases_stop_at_the_cap_and_at_unknown_sessions() {
     let app = TestApp::with(|settings| settings.quota.cap_bytes = 1_000).await;
     let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
     let request = |lease: u128, id: &str| LeaseRequest {
         lease: LeaseId::from_uuid(Uuid::from_u128(lease)),
         node: NodeId::from_uuid(Uuid::from_u128(1)),
         session: id.parse().unwrap(),
-        lock: LockId::from_uuid(Uuid::nil()),
+        lock: LockId::of(SecretHash::of(&session.token)),
         want: 2_000,
     };
     let authority = app.authority();

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
-use runit_core::{AccessToken, HostLabel, LeaseId, LockId, NodeId, SessionId};
+use runit_core::{AccessToken, HostLabel, LeaseId, LockId, NodeId, SecretHash};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::app::{TestApp, bearer, json_type, offer, offer_with};
+use crate::app::{Registered, TestApp, bearer, json_type, offer, offer_with};
 
 const UNKNOWN: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
@@ -139,7 +139,7 @@ async fn a_renters_statement_says_what_his_lock_has_used_and_stays_after_its_end
     app.client(2).get(&path).await.expect_problem(404, "Invalid or expired token", "unknown_token");
     app.claim(&session.token, 2, None).await.unwrap();
     app.client(3).get(&path).await.expect_problem(403, "IP mismatch - access denied", "ip_mismatch");
-    spend_for(&app, &session.id, LockId::of(AccessToken::parse(&session.token).unwrap().hash()), 30, 40).await;
+    spend(&app, &session, 30, 40).await;
     let standing = app.client(2).get(&path).await.expect(200);
     assert_eq!(
         (&standing["bytesIn"], &standing["bytesOut"], &standing["final"]),
@@ -183,7 +183,7 @@ async fn usage_is_told_by_direction_without_side_effects_and_over_the_cap() {
     assert_eq!(before["lockedAt"], Value::Null);
     app.claim(&session.token, 2, None).await.unwrap();
 
-    spend(&app, &session.id, 300, 700).await;
+    spend(&app, &session, 300, 700).await;
 
     app.step(Duration::from_secs(30));
     let after = usage().await;
@@ -221,7 +221,7 @@ async fn the_stream_of_usage_follows_the_ledger_and_ends_with_the_lock() {
     app.claim(&session.token, 2, None).await.unwrap();
     let locked = next_event(&mut stream, "usage").await;
     assert_eq!((&locked["status"], &locked["usedOut"]), (&json!("LOCKED"), &json!(0)));
-    spend(&app, &session.id, 300, 700).await;
+    spend(&app, &session, 300, 700).await;
     let used = next_event(&mut stream, "usage").await;
     assert_eq!((&used["usedIn"], &used["usedOut"]), (&json!(300), &json!(700)));
     let asked = app.client(2).get(&format!("/renter/usage/{}", session.token)).await.expect(200);
@@ -260,12 +260,8 @@ async fn open_streams_are_bounded_and_end_when_the_server_stops() {
 }
 
 /// As a node does: leases bytes, and reports how many of them were used.
-async fn spend(app: &TestApp, session: &str, bytes_in: u64, bytes_out: u64) {
-    spend_for(app, session, LockId::from_uuid(Uuid::nil()), bytes_in, bytes_out).await;
-}
-
-async fn spend_for(app: &TestApp, session: &str, lock: LockId, bytes_in: u64, bytes_out: u64) {
-    let session: SessionId = session.parse().unwrap();
+async fn spend(app: &TestApp, rented: &Registered, bytes_in: u64, bytes_out: u64) {
+    let (session, lock) = (rented.id.parse().unwrap(), LockId::of(SecretHash::of(&rented.token)));
     let lease = LeaseId::from_uuid(Uuid::from_u128(1));
     let request = LeaseRequest { lease, node: NodeId::from_uuid(Uuid::from_u128(2)), session, lock, want: 1_000 };
     app.authority().lease(request).await.unwrap();

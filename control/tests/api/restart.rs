@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use runit_core::authority::DirectoryChange;
 use runit_core::ledger::{LeaseReport, LeaseRequest};
-use runit_core::{LeaseId, LockId, NodeId};
+use runit_core::{LeaseId, LockId, NodeId, SecretHash};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ async fn sessions_locks_tokens_and_usage_are_as_before() {
         lease,
         node: NodeId::from_uuid(Uuid::from_u128(2)),
         session: id,
-        lock: LockId::from_uuid(Uuid::nil()),
+        lock: LockId::of(SecretHash::of(&rented.token)),
         want: 5_000,
     };
     app.authority().lease(request).await.unwrap();
@@ -69,12 +69,13 @@ async fn two_processes_share_the_store_while_one_takes_over_from_the_other() {
 async fn leaving_and_coming_back_resets_no_usage() {
     let app = TestApp::start().await;
     let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
     let (id, lease) = (session.id.parse().unwrap(), LeaseId::from_uuid(Uuid::from_u128(1)));
     let request = LeaseRequest {
         lease,
         node: NodeId::from_uuid(Uuid::from_u128(2)),
         session: id,
-        lock: LockId::from_uuid(Uuid::nil()),
+        lock: LockId::of(SecretHash::of(&session.token)),
         want: 5_000,
     };
     app.authority().lease(request).await.unwrap();
@@ -82,7 +83,9 @@ async fn leaving_and_coming_back_resets_no_usage() {
     app.authority().settle(vec![report]).await.unwrap();
     let path = format!("/provider/session/{}", session.id);
     app.client(1).delete_as(&path, &session.secret).await.expect(204);
-    let again = offer_with(json!({ "sessionId": session.id, "publicUrl": "https://new-blue-owl.trycloudflare.com" }));
+    let again = offer_with(
+        json!({ "sessionId": session.id, "publicUrl": "https://new-blue-owl.trycloudflare.com", "token": "new" }),
+    );
     let back = app.client(1).post_as("/provider/session", &session.secret, again).await.expect(200);
     let usage = app.client(2).get(&format!("/renter/usage/{}", back["accessToken"].as_str().unwrap())).await;
     assert_eq!(usage.expect(200)["usedOut"], 200);

@@ -268,19 +268,11 @@ pub(crate) async fn presence_goes_forward_only_and_passes_over_the_absent(fixtur
 pub(crate) async fn sessions_removed_long_ago_are_forgotten_with_all_that_belongs_to_them(fixture: &impl Fixture) {
     let store = fixture.open();
     for number in 1..=3 {
-        store.register(registration(number, "one"), at(0)).await.unwrap();
-        let request = LeaseRequest {
-            lease: LeaseId::from_uuid(Uuid::from_u128(number)),
-            node: NodeId::from_uuid(Uuid::from_u128(9)),
-            session: id(number),
-            lock: LockId::of(SecretHash::of("token")),
-            want: 1,
-        };
-        let policy = LeasePolicy { min_bytes: 100, max_bytes: 1000, ttl: Duration::from_secs(60) };
-        store.grant(request, policy, at(0)).await.unwrap();
-        store.change(id(number), Change::IssueToken(SecretHash::of(&number.to_string())), at(0)).await.unwrap();
+        let token = number.to_string();
+        locked(&*store, number, &token).await;
+        store.grant(lease_of(&token, number, number, 1), policy(), at(2)).await.unwrap();
     }
-    store.change(id(1), Change::Remove, at(1)).await.unwrap();
+    store.change(id(1), Change::Remove, at(3)).await.unwrap();
     store.change(id(2), Change::Remove, at(HOUR)).await.unwrap();
     let store = fixture.open();
     assert_eq!(store.forget_removed(at(HOUR)).await.unwrap(), 1);
@@ -316,7 +308,7 @@ pub(crate) async fn the_sweeper_is_told_of_those_that_are_due_and_no_others(fixt
 
 pub(crate) async fn usage_and_leases_are_as_before_after_a_restart(fixture: &impl Fixture) {
     let store = fixture.open();
-    store.register(registration(1, "one"), at(0)).await.unwrap();
+    locked(&*store, 1, "token").await;
     let first = store.grant(lease(1, 1, 10_000), policy(), at(10)).await.unwrap();
     let second = store.grant(lease(1, 2, 20_000), policy(), at(11)).await.unwrap();
     store.settle(vec![report(1, 1, 1, (100, 200), true), report(1, 2, 1, (5, 6), false)], at(20)).await.unwrap();
@@ -338,7 +330,7 @@ pub(crate) async fn usage_and_leases_are_as_before_after_a_restart(fixture: &imp
 
 pub(crate) async fn a_repeated_or_older_report_changes_nothing(fixture: &impl Fixture) {
     let store = fixture.open();
-    store.register(registration(1, "one"), at(0)).await.unwrap();
+    locked(&*store, 1, "token").await;
     store.grant(lease(1, 1, 10_000), policy(), at(1)).await.unwrap();
     let reports = vec![report(1, 1, 1, (10, 10), false), report(1, 1, 2, (20, 30), true)];
     store.settle(reports.clone(), at(2)).await.unwrap();
@@ -350,7 +342,7 @@ pub(crate) async fn a_repeated_or_older_report_changes_nothing(fixture: &impl Fi
 
 pub(crate) async fn an_unsettled_lease_is_charged_in_full_and_comes_free_after_a_day(fixture: &impl Fixture) {
     let store = fixture.open();
-    store.register(registration(1, "one"), at(0)).await.unwrap();
+    locked(&*store, 1, "token").await;
     store.grant(lease(1, 1, 10_000), policy(), at(0)).await.unwrap();
     store.settle(vec![report(1, 1, 1, (1_000, 0), false)], at(1)).await.unwrap();
     let after_expiry = fixture.open().ledger(id(1), at(60_000)).await.unwrap();
@@ -367,7 +359,7 @@ pub(crate) async fn an_unsettled_lease_is_charged_in_full_and_comes_free_after_a
 
 pub(crate) async fn a_dead_nodes_leases_are_settled_by_what_it_left_behind(fixture: &impl Fixture) {
     let store = fixture.open();
-    store.register(registration(1, "one"), at(0)).await.unwrap();
+    locked(&*store, 1, "token").await;
     store.grant(lease(1, 1, 10_000), policy(), at(1)).await.unwrap();
     store.grant(lease(1, 2, 20_000), policy(), at(2)).await.unwrap();
     store.settle(vec![report(1, 1, 1, (100, 200), true)], at(3)).await.unwrap();
@@ -383,7 +375,7 @@ pub(crate) async fn a_dead_nodes_leases_are_settled_by_what_it_left_behind(fixtu
 
 pub(crate) async fn concurrent_leases_never_pass_the_cap(fixture: &impl Fixture) {
     let first = fixture.open();
-    first.register(registration(1, "one"), at(0)).await.unwrap();
+    locked(&*first, 1, "token").await;
     let handles = [first, fixture.open()];
     let mut leases = JoinSet::new();
     for n in 0..200_u128 {
@@ -502,6 +494,8 @@ pub(crate) async fn operators_see_sessions_with_their_ledgers_and_providers_with
     store.register(elsewhere, at(9)).await.unwrap();
     store.change(id(3), Change::Remove, at(10)).await.unwrap();
     assert_eq!(store.sessions_with_ledgers().await.unwrap(), []);
+    store.change(id(2), issue("token"), at(10)).await.unwrap();
+    store.change(id(2), claim("token", 1, None), at(11)).await.unwrap();
     let granted = store.grant(lease(2, 1, 100), policy(), at(11)).await.unwrap().granted;
 
     let store = fixture.open();
@@ -517,7 +511,10 @@ pub(crate) async fn operators_see_sessions_with_their_ledgers_and_providers_with
     assert_eq!(names, ["gpu-box", "lab"]);
     let mut sessions = providers[0].sessions.clone();
     sessions.sort_by_key(|(status, ..)| status.as_str());
-    assert_eq!(sessions, [(SessionStatus::Ready, 2, at(2)), (SessionStatus::Removed, 1, at(3))]);
+    assert_eq!(
+        sessions,
+        [(SessionStatus::Locked, 1, at(2)), (SessionStatus::Ready, 1, at(1)), (SessionStatus::Removed, 1, at(3))]
+    );
 }
 
 pub(crate) async fn a_store_that_can_be_written_to_says_so(fixture: &impl Fixture) {
@@ -600,9 +597,7 @@ pub(crate) async fn each_lock_has_a_record_that_outlives_its_session(fixture: &i
     store.change(id(1), release("first"), at(5_500)).await.unwrap();
     store.change(id(1), Change::Refresh(registration(1, "two").offer), at(6_000)).await.unwrap();
     store.change(id(1), issue("second"), at(6_000)).await.unwrap();
-    store.change(id(1), claim("second", 1, None), at(6_000)).await.unwrap();
-    store.grant(lease_of("second", 1, 3, 1_000), policy(), at(6_000)).await.unwrap();
-    store.settle(vec![report(1, 2, 1, (7, 0), false), report(1, 3, 1, (0, 5), true)], at(7_000)).await.unwrap();
+    store.settle(vec![report(1, 2, 1, (7, 0), false)], at(7_000)).await.unwrap();
     let record = store.usage_record(lock("first")).await.unwrap().expect("ended");
     assert_eq!(
         (record.ended_at, record.seconds(at(9_999)), record.is_final),
@@ -613,6 +608,9 @@ pub(crate) async fn each_lock_has_a_record_that_outlives_its_session(fixture: &i
     assert_eq!(store.expire_leases(at(61_999)).await.unwrap(), 0);
     assert_eq!(fixture.open().expire_leases(at(62_000)).await.unwrap(), 1);
     let store = fixture.open();
+    store.change(id(1), claim("second", 1, None), at(62_000)).await.unwrap();
+    store.grant(lease_of("second", 1, 3, 1_000), policy(), at(62_000)).await.unwrap();
+    store.settle(vec![report(1, 3, 1, (0, 5), true)], at(63_000)).await.unwrap();
     let record = store.usage_record(lock("first")).await.unwrap().expect("final");
     assert!(record.is_final);
     assert_eq!(
@@ -686,9 +684,39 @@ pub(crate) async fn records_add_up_to_the_ledger_whatever_happens(fixture: &impl
     assert!(kept.total.total() > kept.charged(), "buckets have left the window meanwhile: {:?}", kept.total);
 }
 
-pub(crate) async fn a_lease_that_expired_and_is_asked_for_again_is_a_new_one(fixture: &impl Fixture) {
+pub(crate) async fn bytes_are_leased_for_the_lock_that_stands_and_for_no_other(fixture: &impl Fixture) {
     let store = fixture.open();
     store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.change(id(1), issue("first"), at(1)).await.unwrap();
+    let refused = |outcome| matches!(outcome, Err(GrantError::NoLock));
+    assert!(refused(store.grant(lease_of("first", 1, 1, 1_000), policy(), at(2)).await), "a token is no lock");
+    store.change(id(1), claim("first", 1, None), at(3)).await.unwrap();
+    let other = fixture.open();
+    for (number, store) in [(2, &store), (3, &other)] {
+        store.grant(lease_of("first", 1, number, 1_000), policy(), at(4)).await.unwrap();
+        assert!(refused(store.grant(lease_of("second", 1, 9, 1_000), policy(), at(4)).await));
+    }
+    other.change(id(1), release("first"), at(5)).await.unwrap();
+    assert!(refused(store.grant(lease_of("first", 1, 4, 1_000), policy(), at(6)).await), "another node has ended it");
+    other.change(id(1), Change::Refresh(registration(1, "two").offer), at(7)).await.unwrap();
+    other.change(id(1), issue("second"), at(8)).await.unwrap();
+    let early = |store: Arc<dyn Store>, ms| async move {
+        let claimed = store.change(id(1), claim("second", 1, None), at(ms)).await;
+        matches!(claimed, Err(ChangeError::Refused(Refusal::StillLeased)))
+    };
+    assert!(early(Arc::clone(&store), 9).await, "two nodes may still spend for the first");
+    store.settle(vec![report(1, 2, 1, (1, 2), true)], at(10)).await.unwrap();
+    assert!(early(Arc::clone(&other), 60_003).await, "one may");
+    other.change(id(1), claim("second", 1, None), at(60_004)).await.expect("its lease is over");
+    store.grant(lease_of("second", 1, 5, 1_000), policy(), at(60_005)).await.expect("the lock stands");
+    assert!(refused(other.grant(lease_of("first", 1, 6, 1_000), policy(), at(60_006)).await));
+    let ledger = fixture.open().ledger(id(1), at(60_007)).await.unwrap();
+    assert_eq!((ledger.total.moved(), ledger.total.forfeited, ledger.open.len()), (3, 1_000, 1));
+}
+
+pub(crate) async fn a_lease_that_expired_and_is_asked_for_again_is_a_new_one(fixture: &impl Fixture) {
+    let store = fixture.open();
+    locked(&*store, 1, "token").await;
     store.grant(lease(1, 1, 1_000), policy(), at(0)).await.unwrap();
     store.grant(lease(1, 2, 1_000), policy(), at(1)).await.unwrap();
     let again = fixture.open().grant(lease(1, 1, 50_000), policy(), at(60_000)).await.unwrap();

@@ -297,7 +297,8 @@ impl Authority for TestAuthority {
         let (now, policy) = (self.clock.now(), self.policy);
         let mut state = self.state();
         let (session, ledger, _) = state.sessions.get_mut(&request.session).ok_or(LeaseError::UnknownSession)?;
-        ledger.grant(&request, session.cap_bytes, &policy, now).map_err(LeaseError::Short)
+        let cap_bytes = session.cap_of(request.lock).ok_or(LeaseError::NoLock)?;
+        ledger.grant(&request, cap_bytes, &policy, now).map_err(LeaseError::Short)
     }
 
     async fn settle(&self, reports: Vec<LeaseReport>) -> Result<(), Unavailable> {
