@@ -171,13 +171,11 @@ impl Leasing {
         let mut retry = RETRY.0;
         loop {
             let changed_hands = session.changed_hands();
-            if changed_hands.is_some() {
-                let given_back = book.give_back(&session.budget, Instant::now(), true);
-                session.withdrawn(given_back);
-                self.metrics.refunded_bytes.inc_by(given_back);
-            }
+            let given_back = book.give_back(&session.budget, Instant::now(), changed_hands.is_some());
+            session.withdrawn(given_back);
+            session.note_end(&book);
+            self.metrics.refunded_bytes.inc_by(given_back);
             // What is spent is settled first, or our own leases would look like bytes that may come back.
-            book.attribute(&session.budget);
             let reports = book.reports();
             if !reports.is_empty() {
                 self.authority.settle(reports.clone()).await.map_err(|_| Drought::Unavailable)?;
@@ -202,11 +200,12 @@ impl Leasing {
             match self.authority.lease(request).await {
                 Ok(lease) => {
                     session.lease_answered();
-                    if !session.deposit(lease.granted) {
+                    if !session.deposit(lease.granted, asked_at + lease.ttl) {
                         tracing::error!(session = %session.id(), "a lease did not fit into the budget");
                         return Err(Drought::Unavailable); // the ledger forfeits it when it expires
                     }
                     book.add(&lease, asked_at, self.margin(lease.ttl));
+                    session.note_end(&book);
                     self.metrics.leased_bytes.inc_by(lease.granted);
                     return Ok(u32::try_from(lease.granted / 2).unwrap_or(u32::MAX));
                 }
@@ -217,11 +216,11 @@ impl Leasing {
                 Err(LeaseError::Short(Shortage::Leased)) => {
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
+                }
                 Err(LeaseError::NoLock) => {
                     session.lease_answered();
                     tokio::time::sleep(retry).await; // until this node has heard what there is now
                     retry = (retry * 2).min(RETRY.1);
-                }
                 }
                 Err(LeaseError::UnknownSession | LeaseError::Unavailable(_)) => return Err(Drought::Unavailable),
             }

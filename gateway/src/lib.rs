@@ -33,6 +33,7 @@ mod leasing;
 mod lifecycle;
 mod live;
 mod metrics;
+mod monotonic;
 mod node;
 mod outbound;
 mod pace;

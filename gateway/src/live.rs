@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use runit_core::budget::{Direction, Reservation};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
 use crate::counters::{Counters, NodeBudget};
+use crate::monotonic;
 use crate::outbound::Known;
 use crate::pace::Patience;
 use crate::quota::Quota;
@@ -57,6 +58,9 @@ pub(crate) struct LiveSession {
     ///
     /// All sequentially consistent: whoever sees the view of a new lock has to see that it has no leases yet.
     hands_settled: AtomicU64,
+    /// From when on nothing that is left may be spent, however long it takes to be given back. Written before bytes are
+    /// deposited (a release), and read before they are reserved: whoever sees bytes sees their end.
+    ends_at: AtomicU64,
     /// Below this many bytes left another lease is asked for.
     low_water: AtomicU32,
     /// Zero: none. One: unavailable. Else: when bytes come free, as Unix milliseconds.
@@ -120,6 +124,7 @@ impl LiveSession {
             asked: Mutex::new(None),
             hands: AtomicU64::new(0),
             hands_settled: AtomicU64::new(0),
+            ends_at: AtomicU64::new(monotonic::Millis::MAX),
             low_water: AtomicU32::new(0),
             drought: AtomicU64::new(0),
             refill_asked: AtomicBool::new(false),
@@ -163,12 +168,12 @@ impl LiveSession {
         self.view.store(Arc::new(view));
         self.cut_all(reason);
         self.hands.fetch_add(1, Ordering::SeqCst);
+        self.ask_for_refill(); // which gives back what the lock has left: the next one waits for it
     }
 
     /// Whether a lock has ended whose leases have to go back before anything is spent again; the count of hands.
     pub(crate) fn changed_hands(&self) -> Option<u64> {
         let hands = self.hands.load(Ordering::SeqCst);
-        self.ask_for_refill(); // which gives back what the lock has left: the next one waits for it
         (hands != self.hands_settled.load(Ordering::SeqCst)).then_some(hands)
     }
 
@@ -255,7 +260,8 @@ impl LiveSession {
     }
 
     fn set_aside(self: &Arc<Self>, bytes: usize) -> NodeReservation<'_> {
-        let reservation = self.budget.reserve(if self.changed_hands().is_none() { bytes } else { 0 });
+        let may_spend = self.changed_hands().is_none() && !self.leases_are_over();
+        let reservation = self.budget.reserve(if may_spend { bytes } else { 0 });
         if self.budget.balance().left < self.low_water.load(Ordering::Relaxed) && self.drought().is_none() {
             self.ask_for_refill();
         }
@@ -280,6 +286,10 @@ impl LiveSession {
             return None;
         }
         let balance = self.budget.balance();
+        if balance.left > 0 && self.leases_are_over() {
+            self.ask_for_refill(); // which gives them back first
+            return None;
+        }
         if balance.left > 0 {
             self.feed_all();
             return None;
@@ -344,8 +354,20 @@ impl LiveSession {
         self.quota.swap(Some(Arc::new(quota)))
     }
 
-    /// Puts leased bytes into the budget; `false` if they do not fit.
-    pub(crate) fn deposit(&self, bytes: u64) -> bool {
+    /// Whether a lease has ended of which there may be bytes left. The loop that gives leases back does so long before; a
+    /// process that was stopped, or a loop that is held up, comes here.
+    fn leases_are_over(&self) -> bool {
+        monotonic::coarse_now() >= self.ends_at.load(Ordering::Acquire)
+    }
+
+    /// What is left ends with the first of the book's leases.
+    pub(crate) fn note_end(&self, book: &LeaseBook) {
+        self.ends_at.store(book.ends_at().map_or(monotonic::Millis::MAX, monotonic::just_before), Ordering::Release);
+    }
+
+    /// Puts bytes into the budget that may be spent until then; `false` if they do not fit.
+    pub(crate) fn deposit(&self, bytes: u64, ends_at: Instant) -> bool {
+        self.ends_at.fetch_min(monotonic::just_before(ends_at), Ordering::AcqRel);
         // Counted first: whoever sees them spent sees them covered.
         self.covered.fetch_add(bytes, Ordering::SeqCst);
         let fits = self.budget.deposit(bytes).is_ok();
@@ -403,5 +425,42 @@ pub(crate) fn same_lock(old: &SessionView, new: &SessionView) -> bool {
         (Some(old), Some(new)) => old.token == new.token && old.taken_at == new.taken_at && old.address == new.address,
         (None, _) => true, // nobody was let in
         (Some(_), None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{spent_file, view};
+    use runit_core::ledger::Lease;
+    use uuid::Uuid;
+
+    #[test]
+    fn bytes_of_a_lease_that_is_over_are_not_spent_before_anybody_has_given_them_back() {
+        let (_data, file) = spent_file();
+        let (refills, _asked) = mpsc::unbounded_channel();
+        let id = SessionId::from_uuid(Uuid::new_v4());
+        let session = Arc::new(LiveSession::new(view(id, 1), Counters::new(file, id), refills));
+        let lease = |number, ttl| Lease { id: LeaseId::from_uuid(Uuid::from_u128(number)), granted: 100, ttl };
+        let mut book = LeaseBook::new(id);
+        let now = Instant::now();
+        for (number, seconds) in [(1, 3_600), (2, 60)] {
+            let lease = lease(number, Duration::from_secs(seconds));
+            assert!(session.deposit(lease.granted, now + lease.ttl));
+            book.add(&lease, now, Duration::ZERO);
+            session.note_end(&book);
+            let reservation = session.reserve(10);
+            assert_eq!(reservation.bytes(), 10);
+            session.spend(reservation, Direction::In, 10);
+        }
+
+        // As after a stop of more than a minute: the time is past, and the loop has not run.
+        assert!(session.deposit(1, now));
+        assert_eq!(session.reserve(10).bytes(), 0);
+        assert_eq!(session.budget.balance().left, 181);
+
+        session.withdrawn(book.give_back(&session.budget, now + Duration::from_secs(60), false));
+        session.note_end(&book);
+        assert_eq!(session.reserve(1_000).bytes(), 81, "what is left of the longer one");
     }
 }

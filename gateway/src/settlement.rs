@@ -94,6 +94,7 @@ impl Active {
         let Ok(mut book) = self.session.book.try_lock() else { return true };
         let given_back = book.give_back(&self.session.budget, now, idle);
         self.session.withdrawn(given_back);
+        self.session.note_end(&book);
         metrics.refunded_bytes.inc_by(given_back);
         if may_report {
             let reports = book.reports();
@@ -154,7 +155,7 @@ mod tests {
         let (refills, _asked) = tokio::sync::mpsc::unbounded_channel();
         let id = SessionId::from_uuid(Uuid::new_v4());
         let session = Arc::new(LiveSession::new(view(id, 1), Counters::new(file, id), refills));
-        assert!(session.deposit(1 << 20));
+        assert!(session.deposit(1 << 20, Instant::now() + PRESENCE));
         for direction in [Direction::In, Direction::Out] {
             session.spend(session.reserve(50_000), direction, 50_000);
         }

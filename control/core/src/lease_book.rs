@@ -34,8 +34,10 @@ struct Held {
     sequence: u64,
     /// From when on a new lease should take its place.
     renew_at: Instant,
-    /// From when on nothing of it may be spent.
+    /// From when on what is left of it goes back.
     stop_at: Instant,
+    /// From when on nothing of it may be spent, by a node that could not give it back in time either.
+    end_at: Instant,
 }
 
 impl Held {
@@ -51,7 +53,7 @@ impl LeaseBook {
     }
 
     /// A lease came in and was deposited. `asked_at` is the monotonic time of the request, from which its time counts;
-    /// `margin` before its end nothing of it is spent any more.
+    /// `margin` before its end what is left of it goes back.
     pub fn add(&mut self, lease: &Lease, asked_at: Instant, margin: Duration) {
         self.held.push_back(Held {
             id: lease.id,
@@ -62,6 +64,7 @@ impl LeaseBook {
             sequence: 0,
             renew_at: asked_at + lease.ttl / 2,
             stop_at: asked_at + lease.ttl.saturating_sub(margin),
+            end_at: asked_at + lease.ttl,
         });
     }
 
@@ -73,6 +76,11 @@ impl LeaseBook {
     /// Whether the youngest lease is past half of its time, so that one who is still spending needs another.
     pub fn is_due(&self, now: Instant) -> bool {
         self.held.back().is_none_or(|lease| lease.renew_at <= now)
+    }
+
+    /// When the first lease ends of which there are unspent bytes: from then on the budget holds bytes that may not be spent.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.held.iter().filter(|lease| lease.unspent() > 0).map(|lease| lease.end_at).min()
     }
 
     /// Attributes what the budget has spent by now.
@@ -223,6 +231,20 @@ mod tests {
         node.book.give_back(&node.budget, node.at(55), false);
         assert_eq!(node.budget.balance().left, 50);
         assert_eq!(node.report(), [(1, 0, 0, true), (2, 0, 0, false)]);
+    }
+
+    #[test]
+    fn the_end_is_that_of_the_first_lease_with_unspent_bytes() {
+        let mut node = Node::new();
+        assert_eq!(node.book.ends_at(), None);
+        node.lease(1, 100, 0);
+        node.lease(2, 50, 30);
+        assert_eq!(node.book.ends_at(), Some(node.at(60)));
+        node.spend(Direction::In, 100);
+        node.book.attribute(&node.budget);
+        assert_eq!(node.book.ends_at(), Some(node.at(90)));
+        node.book.give_back(&node.budget, node.at(31), true);
+        assert_eq!(node.book.ends_at(), None);
     }
 
     #[test]
