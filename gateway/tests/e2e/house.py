@@ -196,6 +196,9 @@ class Node:
             **(settings or {}),
         }
         self.program = None
+        # What makes it start somewhere else, and where its renter is.
+        self.inside = []
+        self.renters_address = "127.0.0.1"
 
     def start(self):
         config = self.folder / "runit.toml"
@@ -203,7 +206,7 @@ class Node:
         self.program = Program(
             "runit-gateway",
             self.folder,
-            [PROGRAMS / "runit-gateway", "--config", config],
+            [*self.inside, PROGRAMS / "runit-gateway", "--config", config],
         )
         self.program.wait_until("control API answers", self.is_up, START_SECONDS)
         return self
@@ -261,10 +264,8 @@ class Node:
         ]
 
     def usage(self, token):
-        answer = requests.get(
-            f"{self.control_url}/renter/usage",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=HTTP_SECONDS,
+        answer = renter(token, self.renters_address).get(
+            f"{self.control_url}/renter/usage", timeout=HTTP_SECONDS
         )
         assert answer.status_code == 200, answer.text
         told = answer.json()

@@ -1,5 +1,6 @@
 """A PostgreSQL server of a test's own: made with `initdb` in a folder of its own, on a free port, ended with the test."""
 
+import os
 import pwd
 import random
 import shutil
@@ -33,9 +34,18 @@ def lasting_port():
     raise AssertionError("no free port from 20000 to 31999")
 
 
+def is_alive(pid):
+    try:
+        # The state comes after the name, which is in parentheses.
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Postgres:
-    def __init__(self, folder):
+    def __init__(self, folder, addresses=("127.0.0.1",)):
         self.folder = folder
+        self.addresses = addresses
         self.port = lasting_port()
         self.data = folder / "data"
         shutil.chown(folder, USER)
@@ -45,11 +55,17 @@ class Postgres:
         self.run(
             "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--pgdata", self.data
         )
+        if len(addresses) > 1:
+            with (self.data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
         self.server = None
 
     @property
     def url(self):
-        return f"postgres://{USER}@127.0.0.1:{self.port}/postgres"
+        return self.url_at("127.0.0.1")
+
+    def url_at(self, address):
+        return f"postgres://{USER}@{address}:{self.port}/postgres"
 
     def command(self, name, *arguments):
         account = pwd.getpwnam(USER)
@@ -74,7 +90,7 @@ class Postgres:
         self.server = subprocess.Popen(
             self.command(
                 "postgres", "-D", self.data,
-                "-c", "listen_addresses=127.0.0.1",
+                "-c", f"listen_addresses={','.join(self.addresses)}",
                 "-c", f"port={self.port}",
                 "-c", f"unix_socket_directories={self.folder}",
                 "-c", "shared_buffers=16MB",
@@ -95,6 +111,15 @@ class Postgres:
         """SIGINT ends it in order at once (PostgreSQL's "fast shutdown"), SIGQUIT without any."""
         self.server.send_signal(how)
         self.server.wait(60)
+
+    def kill(self):
+        """All its processes at once, as when the machine's memory is short."""
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
+        for pid in [self.server.pid, *map(int, children)]:
+            os.kill(pid, signal.SIGKILL)
+        self.server.wait(60)
+        # A new server does not start beside one of them.
+        eventually("all are gone", lambda: not any(is_alive(int(pid)) for pid in children), 60)
 
     def statements(self, sql):
         return self.run("psql", "--host=127.0.0.1", f"--port={self.port}", "--tuples-only", "--command", sql, "postgres")

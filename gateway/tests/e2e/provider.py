@@ -1,6 +1,7 @@
 """A provider's server on raw sockets: downloads without end, uploads without a bottom, WebSockets that echo.
 
     <any prefix>/download     200, then bytes for as long as they are taken
+    <any prefix>/trickle      the same, slowly, and never held
     <any prefix>/upload       reads for as long as bytes come
     <any prefix>/websocket    101, then every frame comes back
     anything else             200 with a short body
@@ -13,22 +14,25 @@ import base64
 import hashlib
 import socket
 import threading
+import time
 
 HOLD_SECONDS = 60
 ENDLESS = 1 << 40
+# Between two chunks of a slow download: about 300 kB/s.
+TRICKLE_SECONDS = 0.05
 CHUNK = bytes(range(256)) * 64
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Provider:
-    def __init__(self):
+    def __init__(self, address="127.0.0.1"):
         self.heads = []
         self.everybody_is_there = threading.Event()
         self.everybody_is_there.set()
         self.awaited = 0
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.listener = socket.create_server((address, 0), backlog=256)
+        self.url = f"http://{address}:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
 
     def close(self):
@@ -79,6 +83,13 @@ class Provider:
             )
             while True:
                 connection.sendall(CHUNK)
+        if path.endswith(b"/trickle"):
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % ENDLESS
+            )
+            while True:
+                connection.sendall(CHUNK)
+                time.sleep(TRICKLE_SECONDS)
         if path.endswith(b"/upload"):
             self.arrived()
             while stream.read1(65536):

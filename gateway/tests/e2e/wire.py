@@ -69,9 +69,9 @@ class Connection:
         return bytes(received)
 
 
-def download(node, session_id, token):
+def download(node, session_id, token, source="127.0.0.1"):
     """Asks for a download without end and takes what comes."""
-    connection = Connection(node, session_id, token)
+    connection = Connection(node, session_id, token, source)
     connection.head("GET", "/download")
     received = connection.read_to_end()
     if received.startswith(OVER_THE_CAP):
