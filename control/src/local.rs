@@ -3,6 +3,7 @@
 //! Exit codes: 0 done and all well; 1 done, and something is wrong; 2 not done.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -44,18 +45,12 @@ pub(crate) enum Local {
         /// A backup to be looked at, in place of the node's database.
         file: Option<PathBuf>,
     },
-    /// The audit trail.
-    #[command(subcommand)]
-    Events(Events),
-    /// What each lock has used.
-    #[command(subcommand)]
-    Usage(Usage),
-    /// Receivers of events.
+    /// Try the receivers of events that the settings name.
     #[command(subcommand)]
     Webhooks(Webhooks),
 }
 
-/// What is done with the audit trail.
+/// What is done with the audit trail in the store.
 #[derive(Subcommand)]
 pub(crate) enum Events {
     /// Look whether any event was changed, moved, inserted or removed since it was written.
@@ -88,10 +83,10 @@ pub(crate) enum Webhooks {
     },
 }
 
-/// What is done with usage records.
+/// What is done with the usage records in the store: what each lock has used.
 #[derive(Subcommand)]
 pub(crate) enum Usage {
-    /// Write them, by the start of the lock.
+    /// Write what each lock has used, by the start of the lock.
     Export {
         #[command(flatten)]
         settings: Settings,
@@ -163,14 +158,38 @@ impl Local {
                     file.map_or_else(|| settings.load().map(|settings| DataDir::of(&settings).database()), Ok)?;
                 check(&file)
             }
-            Self::Events(Events::Verify { settings, anchor }) => verify(&settings.load()?, &anchor),
-            Self::Events(Events::Export { settings, after }) => export(&settings.load()?, after),
             Self::Webhooks(Webhooks::Test { settings, name }) => test_webhooks(&settings.load()?, name.as_deref()),
-            Self::Usage(Usage::Export { settings, format, since, until, session, provider }) => {
-                let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
-                export_usage(&settings.load()?, filter, format)
-            }
         }
+    }
+}
+
+impl Events {
+    /// # Errors
+    /// When it could not be done.
+    pub(crate) fn run(self) -> anyhow::Result<Finding> {
+        match self {
+            Self::Verify { settings, anchor } => verify(&settings.load()?, &anchor),
+            Self::Export { settings, after } => export(&settings.load()?, after),
+        }
+    }
+}
+
+impl Usage {
+    /// # Errors
+    /// When it could not be done.
+    pub(crate) fn run(self) -> anyhow::Result<Finding> {
+        let Self::Export { settings, format, since, until, session, provider } = self;
+        let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
+        export_usage(&settings.load()?, filter, format)
+    }
+}
+
+/// The exit code for what came of a command.
+pub(crate) fn ended(outcome: anyhow::Result<Finding>) -> ExitCode {
+    match outcome {
+        Ok(Finding::Well) => ExitCode::SUCCESS,
+        Ok(Finding::Wrong) => ExitCode::FAILURE,
+        Err(error) => crate::failed(&error, crate::NOT_DONE.into()),
     }
 }
 

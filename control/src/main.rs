@@ -1,14 +1,15 @@
-//! `runit-control`: the control plane by itself, without a data plane.
+//! `runit-control`: the control plane by itself, without a data plane, and the operator's commands for any node.
 
 mod local;
+mod remote;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use local::Finding;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use runit_config::{LogFormat, NodeSettings};
 use runit_control::Control;
 use tokio::net::TcpListener;
@@ -16,15 +17,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-/// Registers sessions, takes heartbeats, hands out access.
+/// RUNIT's control plane, and what its operator does with a node.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, parsed once")]
 enum Command {
     /// Serve the control API until SIGINT or SIGTERM.
     Serve {
@@ -33,8 +35,33 @@ enum Command {
         config: Option<PathBuf>,
     },
     #[command(flatten)]
+    Remote(remote::Remote),
+    #[command(flatten)]
     Local(local::Local),
+    /// Write what a shell needs to complete these commands.
+    Completions { shell: Shell },
 }
+
+const AFTER_HELP: &str = "\
+sessions to keys ask a running node (runit-gateway, or runit-control serve) at its admin listener, on this machine or
+elsewhere (--url), with an operator's key in the environment (RUNIT_OPERATOR_KEY) or in a file (--key-file):
+
+    export RUNIT_OPERATOR_KEY=...
+    runit-control sessions --watch
+    runit-control events --kind SESSION_HIJACK_ATTEMPT --since 2026-11-01T00:00:00Z
+    runit-control keys create --operator 'night shift' --role read
+
+backup to webhooks, `events verify`, `events export` and `usage export` work on this machine's own files, as the node's
+settings name them (--config), and as the node's user; the node may run.
+
+Exit codes:
+    0  done, and all is well
+    1  done, and something is wrong: check, events verify, webhooks test; serve has failed
+    2  not done: the command, the settings or a file is not as it must be
+    3  there is no such session or key
+    4  not allowed: no key, a key that opens nothing, or one that may only read
+    5  not in this state: nobody holds the session
+    6  no answer: the node cannot be reached, or cannot tell now";
 
 /// What could not be done at all, as clap itself answers a command that it does not understand.
 const NOT_DONE: u8 = 2;
@@ -45,11 +72,18 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error, ExitCode::FAILURE),
         },
-        Command::Local(command) => match command.run() {
-            Ok(Finding::Well) => ExitCode::SUCCESS,
-            Ok(Finding::Wrong) => ExitCode::FAILURE,
-            Err(error) => failed(&error, NOT_DONE.into()),
-        },
+        Command::Remote(command) => command.run(),
+        Command::Local(command) => local::ended(command.run()),
+        Command::Completions { shell } => complete(shell),
+    }
+}
+
+fn complete(shell: Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "runit-control", &mut script);
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error.into(), NOT_DONE.into()),
     }
 }
 

@@ -164,6 +164,10 @@ impl TestApp {
         self.address
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
     pub(crate) fn authority(&self) -> Arc<dyn Authority> {
         self.control.authority()
     }

@@ -4,6 +4,7 @@
 mod admin;
 mod app;
 mod authority;
+mod commands;
 mod limits;
 mod listener;
 mod pages;
