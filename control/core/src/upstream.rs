@@ -18,7 +18,7 @@ pub struct UpstreamPolicy {
     pub plain_http_hosts: Vec<String>,
 }
 
-/// Where a session's Jupyter is reached: scheme, host and port, nothing else. Only [`UpstreamUrl::parse`] makes one.
+/// Where a session's Jupyter is reached: scheme, host and port, nothing else. [`UpstreamUrl::parse`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
     host: String,
@@ -73,6 +73,17 @@ impl UpstreamUrl {
         Ok(Self { host, port, scheme })
     }
 
+    /// Reads back what [`Display`](fmt::Display) wrote. Whether the host is still allowed is not asked: what was good
+    /// when it was kept must not become unreadable.
+    ///
+    /// # Errors
+    /// [`InvalidUpstream`] for what no URL that was let in looks like.
+    pub fn read_back(text: &str) -> Result<Self, InvalidUpstream> {
+        let url = Url::parse(text).map_err(|_| InvalidUpstream)?;
+        let host = url.host_str().ok_or(InvalidUpstream)?.trim_matches(['[', ']']).to_owned();
+        Self::parse(text, &UpstreamPolicy { hosts: vec![host.clone()], plain_http_hosts: vec![host] })
+    }
+
     /// Host name, or address without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -106,7 +117,7 @@ impl UpstreamUrl {
     }
 }
 
-/// The canonical URL, which [`UpstreamUrl::parse`] reads back.
+/// The canonical URL, which [`UpstreamUrl::parse`] and [`UpstreamUrl::read_back`] take.
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls() { "https" } else { "http" };
@@ -250,6 +261,16 @@ mod tests {
             "ws://calm-red-fox.trycloudflare.com",
         ] {
             assert_eq!(UpstreamUrl::parse(text, &policy()), Err(InvalidUpstream), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_let_in_is_read_back_whatever_is_allowed_now_and_nothing_else_is() {
+        for text in ["https://calm-red-fox.trycloudflare.com", "https://gpu.example.org", "http://[::1]:8888"] {
+            assert_eq!(UpstreamUrl::read_back(text).map(|url| url.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", "ftp://gpu.example.org", "https://gpu.example.org/path", "https://me@gpu.example.org"] {
+            assert_eq!(UpstreamUrl::read_back(text), Err(InvalidUpstream), "{text}");
         }
     }
 

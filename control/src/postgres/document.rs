@@ -7,10 +7,9 @@ use std::net::IpAddr;
 
 use runit_core::ledger::{Ledger, OpenLease, Settled, Usage};
 use runit_core::session::{Ending, Lock, Offer, Session, SessionState, SessionStatus};
-use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
+use runit_core::upstream::UpstreamUrl;
 use runit_core::{KeyId, LeaseId, LockId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::DbError;
 
@@ -104,7 +103,7 @@ impl SessionDocument {
     pub(super) fn into_session(self, row: SessionRow) -> Result<Session, DbError> {
         let state = self.state(&row)?;
         let offer = Offer {
-            upstream: upstream(&self.upstream)?,
+            upstream: UpstreamUrl::read_back(&self.upstream).map_err(|_| DbError::Damaged("an upstream URL"))?,
             sealed_credential: row.sealed_credential,
             credential_hash: self.credential_hash.0,
             hardware: self.hardware,
@@ -285,15 +284,4 @@ impl<'de> Deserialize<'de> for Hex {
 
 pub(super) fn hash(bytes: &[u8]) -> Result<SecretHash, DbError> {
     bytes.try_into().map(SecretHash::from_bytes).map_err(|_| DbError::Damaged("a hash"))
-}
-
-/// Whether the host is still allowed is asked when the control plane starts, not here.
-fn upstream(text: &str) -> Result<UpstreamUrl, DbError> {
-    let damaged = DbError::Damaged("an upstream URL");
-    let Some(host) = Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)) else {
-        return Err(damaged);
-    };
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let policy = UpstreamPolicy { hosts: vec![host.clone()], plain_http_hosts: vec![host] };
-    UpstreamUrl::parse(text, &policy).map_err(|_| damaged)
 }

@@ -4,10 +4,8 @@
 
 use std::net::IpAddr;
 
-use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
 use runit_core::{KeyId, LeaseId, LockId, NodeId, RenterAddress, SecretHash, SessionId, Timestamp};
 use rusqlite::Row;
-use url::Url;
 use uuid::Uuid;
 
 use super::worker::DbError;
@@ -93,16 +91,4 @@ impl Columns for Row<'_> {
 
 fn uuid(row: &Row<'_>, column: &str) -> Result<Uuid, DbError> {
     Ok(Uuid::from_bytes(row.get(column)?))
-}
-
-/// Reads an upstream back. Whether its host is still allowed is asked when the control plane starts, not here: a row
-/// that was good when it was written must not make the store unreadable.
-pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, DbError> {
-    let damaged = DbError::Damaged("an upstream URL");
-    let Some(host) = Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)) else {
-        return Err(damaged);
-    };
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let policy = UpstreamPolicy { hosts: vec![host.clone()], plain_http_hosts: vec![host] };
-    UpstreamUrl::parse(text, &policy).map_err(|_| damaged)
 }

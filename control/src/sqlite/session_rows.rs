@@ -3,10 +3,11 @@
 //! Invariant: `tokens` holds exactly the hashes that a session's state names.
 
 use runit_core::session::{Ending, Lock, Offer, Session, SessionState, SessionStatus};
+use runit_core::upstream::UpstreamUrl;
 use runit_core::{SecretHash, SessionId, Timestamp};
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::rows::{Columns, id, integer, key, time, upstream};
+use super::rows::{Columns, id, integer, key, time};
 use super::worker::DbError;
 
 pub(super) fn by_id(db: &Connection, session: SessionId) -> Result<Option<Session>, DbError> {
@@ -184,7 +185,8 @@ fn session(db: &Connection, row: &Row<'_>) -> Result<Session, DbError> {
     let id = row.session("id")?;
     let provider = row.get::<_, String>("provider")?.parse().map_err(|_| DbError::Damaged("a provider's name"))?;
     let offer = Offer {
-        upstream: upstream(&row.get::<_, String>("upstream")?)?,
+        upstream: UpstreamUrl::read_back(&row.get::<_, String>("upstream")?)
+            .map_err(|_| DbError::Damaged("an upstream URL"))?,
         sealed_credential: row.get("sealed_credential")?,
         credential_hash: row.hash("credential_hash")?,
         hardware: row.get("hardware")?,
