@@ -29,7 +29,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
 use prometheus::proto::MetricFamily;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -79,10 +78,6 @@ pub(crate) fn router(control: Control, sources: Vec<Source>, stop: watch::Receiv
     let streams = Occupancy::new(STREAMS, STREAMS);
     let admin = Admin { control, sources: sources.into(), streams, stop, bodies, sign_ins: Arc::default() };
     routes
-        .route("/", get(dashboard::to_index))
-        .route("/dashboard", get(dashboard::to_index))
-        .route("/dashboard/", get(dashboard::index))
-        .route("/dashboard/{name}", get(dashboard::file))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn(answer::add_headers))
@@ -116,11 +111,16 @@ fn described() -> OpenApiRouter<Admin> {
         .routes(refusing(routes!(keys::revoke), &[P::UnknownKey]));
     let keyed = reading.merge(refusing_all(operating, &[P::RoleRequired]));
     let guarded = [P::OperatorKeyRequired, P::ForeignOrigin, P::TooManyGuesses(0), P::Unavailable];
+    let pages = OpenApiRouter::new()
+        .routes(routes!(dashboard::to_page))
+        .routes(routes!(dashboard::to_index))
+        .routes(routes!(dashboard::index))
+        .routes(refusing(routes!(dashboard::file), &[P::NotFound]));
     let open = OpenApiRouter::new()
         .routes(routes!(health::livez))
         .routes(refusing(routes!(health::readyz), &[P::NotReady]))
         .routes(refusing(routes!(health::metrics), &guarded))
         .routes(routes!(health::openapi))
         .routes(routes!(health::page));
-    refusing_all(keyed, &guarded).merge(open)
+    refusing_all(keyed, &guarded).merge(open).merge(pages)
 }

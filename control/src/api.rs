@@ -8,6 +8,7 @@
 //! interface; a change here changes it there.
 
 pub(crate) mod answer;
+mod description;
 pub(crate) mod live;
 mod origin;
 pub(crate) mod pages;
@@ -24,14 +25,20 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{delete, get, post, put};
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::control::Control;
+use crate::openapi::{document, refusing, refusing_all};
 pub(crate) use live::LiveList;
 use problem::Problem;
 use request::BodyLimits;
 pub(crate) use request::Peer;
 use throttle::{Throttle, Throttles};
+
+const TITLE: &str = "RUNIT control API";
+const ABOUT: &str = "What providers and renters ask of the control plane. docs/API.md tells the same at length.";
 
 /// What handlers share.
 #[derive(Clone)]
@@ -59,41 +66,11 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         from_fn_with_state(throttles, throttle::pass)
     };
 
-    let registration =
-        Router::new().route("/provider/session", post(provider::register)).route_layer(limited(&[&general, &creation]));
-    let heartbeats = Router::new()
-        .route("/provider/heartbeat", post(provider::heartbeat))
-        .route("/renter/heartbeat", post(renter::heartbeat_bearer))
-        .route("/renter/heartbeat/{token}", post(renter::heartbeat))
-        .route_layer(limited(&[&heartbeat]));
-    let others = Router::new()
-        .route("/provider/session/{id}", get(provider::show))
-        .route("/provider/session/{id}", delete(provider::deregister))
-        .route("/provider/session/{id}/tunnel", put(provider::refresh))
-        .route("/renter/sessions", get(renter::list))
-        .route("/renter/sessions/events", get(live::events))
-        .route("/renter/request", post(renter::request))
-        .route("/access", get(renter::access_bearer))
-        .route("/access/{token}", get(renter::access))
-        .route("/renter/release", post(renter::release_bearer))
-        .route("/renter/release/{token}", post(renter::release))
-        .route("/renter/reconnect", post(renter::reconnect_bearer))
-        .route("/renter/reconnect/{token}", post(renter::reconnect))
-        .route("/renter/usage", get(renter::usage_bearer))
-        .route("/renter/usage/{token}", get(renter::usage))
-        .route("/renter/usage/{token}/events", get(usage_stream::events))
-        .route("/renter/statement", get(renter::statement_bearer))
-        .route("/renter/statement/{token}", get(renter::statement))
-        .route("/renter/plain", post(plain::connect))
-        .route_layer(limited(&[&general]));
-    // Static answers cost nothing and change nothing: not limited, so that a limited renter still sees the page say so.
-    let pages = Router::new()
-        .route("/", get(pages::banner))
-        .route("/renter", get(pages::to_index))
-        .route("/renter/", get(pages::index))
-        .route("/renter/{file}", get(pages::file))
-        .route("/renter/plain", get(plain::list));
-
+    let routes = Routes::described();
+    let registration = routes.registration.split_for_parts().0.route_layer(limited(&[&general, &creation]));
+    let heartbeats = routes.heartbeats.split_for_parts().0.route_layer(limited(&[&heartbeat]));
+    let others = routes.others.split_for_parts().0.route_layer(limited(&[&general]));
+    let pages = routes.pages.split_for_parts().0;
     let mut router = Router::new()
         .merge(registration)
         .merge(heartbeats)
@@ -110,4 +87,77 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .layer(from_fn_with_state(control.settings.clone(), answer::add_hsts))
         .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
         .with_state(Api { bodies: BodyLimits::new(control.settings.clone()), control, live })
+}
+
+/// The OpenAPI document of these routes.
+pub(crate) fn openapi() -> Value {
+    let Routes { registration, heartbeats, others, pages } = Routes::described();
+    let all = registration.merge(heartbeats).merge(others).merge(pages);
+    document(all.into_openapi(), TITLE, ABOUT, "/")
+}
+
+/// The routes by the limits that they are under, each with what it may be refused for.
+struct Routes {
+    registration: OpenApiRouter<Api>,
+    heartbeats: OpenApiRouter<Api>,
+    others: OpenApiRouter<Api>,
+    /// Static answers cost nothing and change nothing: not limited, so that a limited renter still sees the page say so.
+    pages: OpenApiRouter<Api>,
+}
+
+impl Routes {
+    fn described() -> Self {
+        use Problem as P;
+        let body = [P::InvalidPayload(String::new()), P::UnsupportedMediaType, P::TooLarge, P::TooSlow];
+        // A listed proxy may have sent something that is no address.
+        let limited = [P::RateLimited, P::InvalidPayload(String::new())];
+        let taken = [P::UnknownToken, P::AddressMismatch, P::Unavailable];
+        let own = [P::UnknownSession, P::WrongSecret];
+        let changing = |routes| refusing_all(routes, &[P::ForeignOrigin, P::Unavailable]);
+        let with_body = |routes| changing(refusing_all(routes, &body));
+
+        let registering = [P::InvalidPublicUrl, P::ProviderKeyRequired, P::SessionTaken];
+        let registration = with_body(OpenApiRouter::new().routes(refusing(routes!(provider::register), &registering)));
+        let beating = OpenApiRouter::new()
+            .routes(refusing(routes!(renter::heartbeat), &taken))
+            .routes(refusing(routes!(renter::heartbeat_bearer), &taken));
+        let agents = refusing(routes!(provider::heartbeat), &[P::ReRegister, P::WrongSecret]);
+        let heartbeats = changing(beating).merge(with_body(OpenApiRouter::new().routes(agents)));
+
+        let asking = OpenApiRouter::new()
+            .routes(refusing(routes!(provider::show), &own))
+            .routes(routes!(renter::list))
+            .routes(refusing(routes!(live::events), &[P::TooManyStreams]))
+            .routes(refusing(routes!(renter::access), &[P::NoToken, P::NotFound]))
+            .routes(refusing(routes!(renter::access_bearer), &[P::NoToken]))
+            .routes(refusing(routes!(renter::usage), &taken))
+            .routes(refusing(routes!(renter::usage_bearer), &taken))
+            .routes(refusing(refusing(routes!(usage_stream::events), &taken), &[P::TooManyStreams]))
+            .routes(refusing(routes!(renter::statement), &taken))
+            .routes(refusing(routes!(renter::statement_bearer), &taken));
+        let acting = OpenApiRouter::new()
+            .routes(refusing(routes!(provider::deregister), &own))
+            .routes(refusing(routes!(renter::release), &taken))
+            .routes(refusing(routes!(renter::release_bearer), &taken));
+        let sending = OpenApiRouter::new()
+            .routes(refusing(refusing(routes!(provider::refresh), &own), &[P::InvalidPublicUrl]))
+            .routes(refusing(routes!(renter::request), &[P::NoSessions]))
+            .routes(refusing(refusing(routes!(renter::reconnect), &taken), &[P::TooManyReconnects(0)]))
+            .routes(refusing(refusing(routes!(renter::reconnect_bearer), &taken), &[P::TooManyReconnects(0)]))
+            .routes(refusing(routes!(plain::connect), &[P::NoSessions]));
+        let others = asking.merge(changing(acting)).merge(with_body(sending));
+
+        let pages = OpenApiRouter::new()
+            .routes(routes!(pages::banner))
+            .routes(routes!(pages::to_index))
+            .routes(routes!(pages::index))
+            .routes(refusing(routes!(pages::file), &[P::NotFound]))
+            .routes(routes!(plain::list))
+            .routes(routes!(description::document))
+            .routes(routes!(description::page))
+            .routes(refusing(routes!(description::gateway_document), &[P::NotFound]))
+            .routes(refusing(routes!(description::gateway_page), &[P::NotFound]));
+        let limited = |routes| refusing_all(routes, &limited);
+        Self { registration: limited(registration), heartbeats: limited(heartbeats), others: limited(others), pages }
+    }
 }

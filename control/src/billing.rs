@@ -3,10 +3,12 @@
 //! The idempotency key of a record is its lock's name. A record that is not final may still grow: bill final ones, once
 //! for each key.
 
-use runit_core::Timestamp;
 use runit_core::store::{Store, StoreError};
 use runit_core::usage::{UsageFilter, UsageRecord};
-use serde_json::{Value, json};
+use runit_core::{LockId, SessionId, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Records that are read at one time.
 const PAGE: u32 = 1_000;
@@ -33,21 +35,52 @@ pub async fn export(
     }
 }
 
+/// What a lock has used.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Statement {
+    #[schema(value_type = String, format = Uuid)]
+    idempotency_key: LockId,
+    #[schema(value_type = String, format = Uuid)]
+    session_id: SessionId,
+    provider_id: String,
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// None while it stands.
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+    seconds: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    bytes_forfeited: u64,
+    /// No more will come.
+    #[serde(rename = "final")]
+    is_final: bool,
+    /// What the provider offered when the lock was taken.
+    #[schema(value_type = Value)]
+    pricing: Option<Value>,
+}
+
 /// A record as JSON; seconds of a lock that stands are counted to `now`.
 pub fn to_json(record: &UsageRecord, now: Timestamp) -> Value {
-    json!({
-        "idempotencyKey": record.lock,
-        "sessionId": record.session,
-        "providerId": record.provider,
-        "startedAt": record.started_at.to_string(),
-        "endedAt": record.ended_at.map(|at| at.to_string()),
-        "seconds": record.seconds(now),
-        "bytesIn": record.used.bytes_in,
-        "bytesOut": record.used.bytes_out,
-        "bytesForfeited": record.used.forfeited,
-        "final": record.is_final,
-        "pricing": record.pricing.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()),
-    })
+    serde_json::to_value(statement(record, now)).expect("texts and numbers")
+}
+
+/// A record as it is shown; seconds of a lock that stands are counted to `now`.
+pub(crate) fn statement(record: &UsageRecord, now: Timestamp) -> Statement {
+    Statement {
+        idempotency_key: record.lock,
+        session_id: record.session,
+        provider_id: record.provider.to_string(),
+        started_at: record.started_at.to_string(),
+        ended_at: record.ended_at.map(|at| at.to_string()),
+        seconds: record.seconds(now),
+        bytes_in: record.used.bytes_in,
+        bytes_out: record.used.bytes_out,
+        bytes_forfeited: record.used.forfeited,
+        is_final: record.is_final,
+        pricing: record.pricing.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+    }
 }
 
 /// A record as a line of CSV (RFC 4180) under [`CSV_HEAD`].
@@ -73,7 +106,7 @@ pub fn to_csv(record: &UsageRecord, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use runit_core::ledger::Usage;
-    use runit_core::{LockId, SessionId};
+    use serde_json::json;
     use uuid::Uuid;
 
     #[test]

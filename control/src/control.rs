@@ -16,6 +16,7 @@ use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::{Secret, Timestamp};
 use runit_listener::{BadPair, Certificate, Look, server_config};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -61,6 +62,7 @@ pub struct Control {
     webhook_targets: Arc<[Target]>,
     pub(crate) hearing: Arc<Hearing>,
     pub(crate) started_at: Timestamp,
+    pub(crate) gateway_document: Option<Arc<Value>>,
 }
 
 /// The control plane cannot start.
@@ -173,9 +175,15 @@ impl Control {
             webhook_targets,
             hearing,
             started_at,
+            gateway_document: None,
         };
         control.load().await?;
         Ok(control)
+    }
+
+    /// The same, with the OpenAPI document of the gateway in this process, which it shows beside its own.
+    pub fn beside_gateway(self, document: Value) -> Self {
+        Self { gateway_document: Some(Arc::new(document)), ..self }
     }
 
     /// The listener's certificate, where it has one.

@@ -70,8 +70,8 @@ pub(crate) fn document(mut api: OpenApi, title: &str, description: &str, server:
     document
 }
 
-/// The document as a page.
-pub(crate) fn page(document: &Value) -> Response {
+/// The document, which is served at `address`, as a page.
+pub(crate) fn page(document: &Value, address: &str) -> Response {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let paths = document["paths"].as_object().into_iter().flatten();
     let operations: Vec<(String, &Value)> = paths
@@ -89,7 +89,7 @@ pub(crate) fn page(document: &Value) -> Response {
             }
             body {
                 h1 { (text(&document["info"]["title"])) }
-                p { (text(&document["info"]["description"])) " " a href="/openapi.json" { "The same as OpenAPI 3.1" } "." }
+                p { (text(&document["info"]["description"])) " " a href=(address) { "The same as OpenAPI 3.1" } "." }
                 ul { @for (index, (name, _)) in operations.iter().enumerate() {
                     li { a href={ "#" (index) } { code { (name) } } }
                 } }
@@ -175,4 +175,49 @@ fn refusal(status: u64, problems: &[&Value]) -> Value {
             json!({ "Retry-After": { "description": "In seconds", "required": false, "schema": schema } });
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use axum::Router;
+    use runit_config::NodeSettings;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::api::{self, LiveList};
+    use crate::clock::SystemClock;
+    use crate::{Control, admin};
+
+    /// The paths that a router knows, which it tells in its `Debug` only.
+    fn routed(router: &Router) -> BTreeSet<String> {
+        let told = format!("{router:?}");
+        let texts = told.split('"').filter(|text| text.starts_with('/') && !text.contains("__private"));
+        texts.map(str::to_owned).collect()
+    }
+
+    fn documented(document: &Value) -> BTreeSet<String> {
+        document["paths"].as_object().expect("paths").keys().cloned().collect()
+    }
+
+    #[test]
+    fn every_route_is_in_its_document_and_nothing_else_is() {
+        let data = tempfile::tempdir().expect("a directory");
+        let mut settings = NodeSettings::default();
+        settings.control.data_dir = data.path().to_owned();
+        let control = Control::open(&settings, Arc::new(SystemClock::start())).expect("a new store");
+        let (_stopping, stop) = watch::channel(false);
+        let live = LiveList::new(&control, stop.clone());
+        let routers = [
+            (api::router(control.clone(), live), api::openapi()),
+            (admin::router(control, Vec::new(), stop), admin::openapi()),
+        ];
+        for (router, document) in routers {
+            let paths = documented(&document);
+            assert!(paths.len() > 15, "{paths:?}");
+            assert_eq!(routed(&router), paths);
+        }
+    }
 }

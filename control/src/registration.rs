@@ -13,6 +13,7 @@ use runit_core::{AccessToken, KeyId, ProviderId, RenterAddress, Secret, SecretHa
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::api::problem::Problem;
 use crate::control::{Control, removed};
@@ -24,23 +25,38 @@ const CREDENTIAL_CHARS: usize = 4096;
 const DESCRIPTION_BYTES: usize = 4096;
 
 /// A session that a provider offers.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewSession {
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._:@-]+$", example = "gpu-box")]
     provider_id: String,
+    /// `https://<label>.trycloudflare.com`, or a host that the operator lists; no path, user or query.
+    #[schema(format = "uri", example = "https://calm-red-fox.trycloudflare.com")]
     public_url: String,
+    /// What the upstream wants as `Authorization: token ...`; visible ASCII characters, kept sealed.
+    #[schema(min_length = 1, max_length = 4096)]
     token: String,
+    /// Any JSON up to 4096 bytes; shown to everybody as it is.
+    #[schema(value_type = Value, required = false)]
     hardware: Option<Box<RawValue>>,
+    /// Any JSON up to 4096 bytes; shown to everybody as it is.
+    #[schema(value_type = Value, required = false)]
     pricing: Option<Box<RawValue>>,
+    /// The agent's own id. A known one needs its secret and the same `providerId`.
+    #[schema(format = Uuid)]
     session_id: Option<String>,
+    /// `/s/<sessionId>/`, and nothing else.
     base_path: Option<String>,
 }
 
 /// A new tunnel, a fresh workspace (by its new token), or both.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewTunnel {
+    #[schema(format = "uri", example = "https://calm-red-fox.trycloudflare.com")]
     public_url: String,
+    /// Another one than before says that the workspace behind it is fresh.
+    #[schema(min_length = 1, max_length = 4096)]
     token: String,
 }
 

@@ -12,6 +12,7 @@ use runit_core::usage::UsageRecord;
 use runit_core::{AccessToken, LockId, Rejection, RenterAddress, Secret, SessionId};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::api::problem::Problem;
 use crate::authority::event_of;
@@ -19,13 +20,16 @@ use crate::control::Control;
 use crate::random;
 
 /// One free session, as everybody may see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Listed {
+    #[schema(value_type = String, format = Uuid)]
     pub(crate) session_id: SessionId,
     /// Any JSON of the provider's.
+    #[schema(value_type = Value)]
     pub(crate) hardware: Option<Box<RawValue>>,
     /// Any JSON of the provider's.
+    #[schema(value_type = Value)]
     pub(crate) pricing: Option<Box<RawValue>>,
 }
 

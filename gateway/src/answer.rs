@@ -67,6 +67,37 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// One of each kind.
+    pub(crate) const ALL: [Self; 27] = [
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::LinkMethod,
+        Self::ExpectationFailed,
+        Self::NotFound,
+        Self::WrongHost,
+        Self::Rejected(Rejection::NoCredential),
+        Self::Rejected(Rejection::InvalidToken),
+        Self::Rejected(Rejection::AlreadyInUse),
+        Self::Rejected(Rejection::AddressMismatch),
+        Self::RentalOver,
+        Self::TooManyReconnects { retry_after: 1 },
+        Self::ForeignOrigin,
+        Self::ClosedPlace,
+        Self::Misdirected,
+        Self::CapReached { retry_after: 1 },
+        Self::TooManyRequests { retry_after: 1 },
+        Self::TooManyGuesses { retry_after: 1 },
+        Self::TooManyConnections,
+        Self::TooManyWebSockets,
+        Self::NodeFull,
+        Self::LedgerUnavailable,
+        Self::AuthorityUnavailable,
+        Self::UpstreamForbidden,
+        Self::UpstreamFailed,
+        Self::UpstreamBroken,
+        Self::UpstreamTimedOut,
+    ];
+
     /// Status, stable code (also the metric label) and public text.
     pub(crate) const fn row(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
@@ -113,7 +144,7 @@ impl Refusal {
         }
     }
 
-    const fn retry_after(self) -> Option<u64> {
+    pub(crate) const fn retry_after(self) -> Option<u64> {
         match self {
             Self::CapReached { retry_after }
             | Self::TooManyRequests { retry_after }

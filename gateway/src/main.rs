@@ -55,6 +55,7 @@ fn main() -> Result<()> {
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
+    let control = control.beside_gateway(runit_gateway::openapi());
     let node = Node::new(&live, control.authority(), control.clock())?;
     let lifecycle = Lifecycle::default();
     let process = ProcessFile::beside(&settings.control.data_dir);

@@ -60,5 +60,5 @@ pub(super) async fn openapi() -> Json<Value> {
 #[utoipa::path(get, path = "/openapi", operation_id = "openapiPage", tag = "health",
     responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub(super) async fn page() -> Response {
-    openapi::page(&super::openapi())
+    openapi::page(&super::openapi(), "/openapi.json")
 }

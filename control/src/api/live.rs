@@ -86,6 +86,9 @@ impl LiveList {
     }
 }
 
+/// The same list as server-sent events named `sessions`: first as it is, then whenever it has changed.
+#[utoipa::path(get, path = "/renter/sessions/events", operation_id = "freeSessionEvents", tag = "renters",
+    responses((status = 200, description = "A stream", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(State(api): State<Api>, Sender(from): Sender) -> Result<impl IntoResponse, Problem> {
     let place = api.live.enter(from)?;
     let mut json = api.live.json.subscribe();

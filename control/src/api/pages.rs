@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
+use super::request::Segment;
 
 /// Scripts and styles are the page's own files; pictures too, or `data:` (the empty icon). Forms go to ourselves.
 pub(crate) const POLICY: HeaderValue = HeaderValue::from_static(
@@ -50,19 +50,34 @@ static PAGES: [Page; 8] = pages! {
     "sessions.js": "text/javascript; charset=utf-8",
 };
 
+/// Says who is there.
+#[utoipa::path(get, path = "/", operation_id = "banner", tag = "pages",
+    responses((status = 200, description = "A line", content_type = "text/plain", body = String)))]
 pub(super) async fn banner() -> &'static str {
     "RUNIT control plane running ✅"
 }
 
+/// The way to the renter's page.
+#[utoipa::path(get, path = "/renter", operation_id = "toPage", tag = "pages",
+    responses((status = 308, description = "To `/renter/`", headers(("Location" = String)))))]
 pub(super) async fn to_index() -> Redirect {
     Redirect::permanent("/renter/")
 }
 
+/// The renter's page.
+#[utoipa::path(get, path = "/renter/", operation_id = "page", tag = "pages",
+    responses((status = 200, description = "A page", content_type = "text/html", body = String),
+        (status = 304, description = "The one that `If-None-Match` names")))]
 pub(super) async fn index(headers: HeaderMap) -> Response {
     answer(&PAGES, "index.html", &headers)
 }
 
-pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+/// A script or style of the renter's page.
+#[utoipa::path(get, path = "/renter/{file}", operation_id = "pageFile", tag = "pages", params(("file" = String, Path)),
+    responses((status = 200, description = "The file",
+            content((String = "text/html"), (String = "text/css"), (String = "text/javascript"))),
+        (status = 304, description = "The one that `If-None-Match` names")))]
+pub(super) async fn file(Segment(name): Segment, headers: HeaderMap) -> Response {
     answer(&PAGES, &name, &headers)
 }
 

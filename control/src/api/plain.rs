@@ -5,12 +5,14 @@
 
 use axum::Form;
 use axum::extract::State;
+use axum::extract::rejection::FormRejection;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::pages::POLICY;
@@ -21,12 +23,17 @@ use crate::rental::Listed;
 /// More than anybody reads through; the page with JavaScript has a search.
 const SHOWN: usize = 500;
 
-#[derive(Deserialize)]
+/// What the page's form sends.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Wanted {
+pub(super) struct PlainWanted {
+    #[schema(format = Uuid)]
     session_id: String,
 }
 
+/// The renter's page without JavaScript.
+#[utoipa::path(get, path = "/renter/plain", operation_id = "plainPage", tag = "pages",
+    responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub(super) async fn list(State(api): State<Api>) -> Response {
     let ready = api.control.ready();
     page(html! {
@@ -40,7 +47,15 @@ pub(super) async fn list(State(api): State<Api>) -> Response {
     })
 }
 
-pub(super) async fn connect(State(api): State<Api>, Form(wanted): Form<Wanted>) -> Result<Response, Problem> {
+/// What its forms are answered with: a page with the hand-over link, or one that says who was faster.
+#[utoipa::path(post, path = "/renter/plain", operation_id = "plainRequest", tag = "pages",
+    request_body(content = PlainWanted, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
+pub(super) async fn connect(
+    State(api): State<Api>,
+    form: Result<Form<PlainWanted>, FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(wanted) = form.map_err(|error| Problem::InvalidPayload(error.body_text()))?;
     let wanted = wanted.session_id.parse().map_err(|_| Problem::NoSessions)?;
     Ok(match api.control.grant(Some(wanted)).await {
         Ok(granted) => page(html! {

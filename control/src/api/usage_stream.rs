@@ -5,20 +5,20 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, StreamExt};
 use runit_core::{AccessToken, RenterAddress};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Api;
 use super::live::KEEP_ALIVE;
 use super::problem::Problem;
-use super::renter::{parse, usage_of};
-use super::request::Sender;
+use super::renter::{UsageNow, parse, usage_of};
+use super::request::{Segment, Sender};
 use crate::occupancy::Place;
 
 /// How often a stream looks at the ledger; nodes report to it about twice a second.
@@ -29,15 +29,21 @@ struct Watcher {
     api: Api,
     token: AccessToken,
     from: RenterAddress,
-    known: Option<Value>,
+    known: Option<UsageNow>,
     look: Interval,
     _place: Place,
 }
 
+/// The same as server-sent events named `usage`: first as it is, then whenever it has changed.
+///
+/// When the token opens nothing any more an event `refused` with `{error, code}` ends the stream. Watching is no presence.
+#[utoipa::path(get, path = "/renter/usage/{token}/events", operation_id = "usageEvents", tag = "renters",
+    params(("token" = String, Path)),
+    responses((status = 200, description = "A stream", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(
     State(api): State<Api>,
     Sender(from): Sender,
-    Path(token): Path<String>,
+    Segment(token): Segment,
 ) -> Result<impl IntoResponse, Problem> {
     let token = parse(&token)?;
     let place = api.live.enter(from)?;
@@ -60,7 +66,7 @@ impl Watcher {
             match usage_of(&self.api, &self.token, self.from).await {
                 Ok(usage) if self.known.as_ref() == Some(&usage) => {}
                 Ok(usage) => {
-                    let event = Event::default().event("usage").data(usage.to_string());
+                    let event = Event::default().event("usage").json_data(&usage).unwrap_or_default();
                     self.known = Some(usage);
                     return Some((Ok(event), Some(self)));
                 }

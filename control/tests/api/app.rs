@@ -122,6 +122,14 @@ impl TestApp {
         app
     }
 
+    /// The same again, in one process with a gateway of that document.
+    pub(crate) async fn beside_gateway(mut self, document: Value) -> Self {
+        self.stop().await;
+        self.control = Control::open(&self.settings, self.clock.clone()).unwrap().beside_gateway(document);
+        self.serve().await;
+        self
+    }
+
     /// Stops, and starts again over the same data, with whatever was said done in between.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut NodeSettings)) {
         self.stop().await;

@@ -5,6 +5,7 @@ mod admin;
 mod app;
 mod authority;
 mod commands;
+mod documents;
 mod limits;
 mod listener;
 mod pages;
