@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Of a core, on average between two looks: more than Jupyter and an idle kernel need.
-const IDLE_CORES: f64 = 0.05;
+/// Thousandths of a core, on average between two looks: more than Jupyter and an idle kernel need.
+const IDLE_MILLICORES: u64 = 50;
 
 /// Why a container counts as used.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Busy {
     /// So many kernels run a cell, or start.
     Kernels(usize),
@@ -19,8 +19,8 @@ pub enum Busy {
     KernelRan,
     /// A terminal was read or written since the last look.
     Terminal,
-    /// So many cores are in use.
-    Computing(f64),
+    /// So many thousandths of a core are in use.
+    Computing(u64),
     /// Jupyter does not answer: what cannot be seen is left alone.
     Silent,
 }
@@ -32,7 +32,10 @@ impl std::fmt::Display for Busy {
             Self::Kernels(count) => write!(f, "{count} kernels are busy"),
             Self::KernelRan => f.write_str("a kernel was used"),
             Self::Terminal => f.write_str("a terminal was used"),
-            Self::Computing(cores) => write!(f, "{cores:.1} cores are in use"),
+            Self::Computing(millicores) => {
+                let tenths = millicores.saturating_add(50) / 100;
+                write!(f, "{}.{} cores are in use", tenths / 10, tenths % 10)
+            }
             Self::Silent => f.write_str("jupyter does not answer"),
         }
     }
@@ -97,14 +100,19 @@ impl Watch {
         }
     }
 
-    /// The same after what the engine counted: processor time since the container's start, at a time of any clock that
-    /// does not step.
-    pub fn processor(&mut self, used: Duration, at: Duration) -> Option<Busy> {
-        let last = self.processor.replace((used, at));
-        let (used_then, then) = last?;
-        let cores = used.checked_sub(used_then)?.as_secs_f64() / at.checked_sub(then)?.as_secs_f64();
-        (cores.is_finite() && cores > IDLE_CORES).then_some(Busy::Computing(cores))
+    /// Thousandths of a core in use since the last look, after what the engine counted: processor time since the
+    /// container's start, at a time of any clock that does not step. None at the first look.
+    pub fn millicores(&mut self, used: Duration, at: Duration) -> Option<u64> {
+        let (used_then, then) = self.processor.replace((used, at))?;
+        let used = used.checked_sub(used_then)?.as_nanos();
+        let millicores = used.saturating_mul(1_000).checked_div(at.checked_sub(then)?.as_nanos())?;
+        u64::try_from(millicores).ok()
     }
+}
+
+/// Whether a container that uses so many thousandths of a core counts as used.
+pub fn computing(millicores: u64) -> Option<Busy> {
+    (millicores > IDLE_MILLICORES).then_some(Busy::Computing(millicores))
 }
 
 #[cfg(test)]
@@ -163,11 +171,13 @@ mod tests {
     fn a_computation_that_jupyter_does_not_know_of_counts() {
         let mut watch = Watch::default();
         let secs = Duration::from_secs;
-        assert_eq!(watch.processor(secs(5), secs(100)), None);
-        assert_eq!(watch.processor(secs(8), secs(103)), Some(Busy::Computing(1.0)));
-        assert_eq!(watch.processor(secs(8) + Duration::from_millis(100), secs(106)), None);
+        assert_eq!(watch.millicores(secs(5), secs(100)), None);
+        assert_eq!(watch.millicores(secs(8), secs(103)), Some(1_000));
+        assert_eq!(watch.millicores(secs(8) + Duration::from_millis(100), secs(106)), Some(33));
         // A new container counts from nothing; the same moment twice says nothing.
-        assert_eq!(watch.processor(secs(1), secs(109)), None);
-        assert_eq!(watch.processor(secs(2), secs(109)), None);
+        assert_eq!(watch.millicores(secs(1), secs(109)), None);
+        assert_eq!(watch.millicores(secs(2), secs(109)), None);
+        assert_eq!((computing(50), computing(51)), (None, Some(Busy::Computing(51))));
+        assert_eq!(Busy::Computing(1_960).to_string(), "2.0 cores are in use");
     }
 }

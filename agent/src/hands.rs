@@ -25,7 +25,7 @@ use crate::status::{Phase, Status};
 use crate::tunnel::{OpenTunnel, Opener, TunnelError};
 
 pub(crate) use look::Books;
-pub use look::Report;
+pub use look::{Limits, Report};
 
 const JUPYTER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Within what proxies let an answer take.
@@ -125,6 +125,7 @@ impl Hands {
     async fn remove_workspace(&self) -> Result<Event, HandsError> {
         self.gate.shut();
         self.engine.remove_all(false).await?;
+        locked(&self.books).container_ended();
         self.firewall.remove().await?;
         *locked(&self.workspace) = None;
         Ok(Event::WorkspaceRemoved)

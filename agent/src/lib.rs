@@ -41,7 +41,7 @@ pub mod status;
 mod supervisor;
 pub mod tunnel;
 
-pub use hands::Report;
+pub use hands::{Limits, Report};
 pub use random::NoRandomness;
 pub use supervisor::{RunError, run};
 pub use tunnel::{EXEC_BOUND, exec_bound};

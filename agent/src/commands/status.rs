@@ -92,11 +92,7 @@ fn for_people(pid: i32, status: &Status) -> String {
         format!("state      {phase}"),
         format!("agent      process {pid}"),
         format!("url        {}", status.url.as_deref().unwrap_or("none")),
-        format!(
-            "container  {use_of_it}; {}, {} processes{killed}",
-            bytes(number(&container["memoryBytes"])),
-            number(&container["processes"])
-        ),
+        format!("container  {use_of_it}; {}{killed}", resources(container)),
         format!("its own    {}{cap} in 24 h{cut}", bytes(number(&container["egressBytes"]))),
         format!(
             "gate       {} requests, {} refused, {} WebSockets open, {} in, {} out",
@@ -108,6 +104,22 @@ fn for_people(pid: i32, status: &Status) -> String {
         ),
     ]
     .join("\n")
+}
+
+/// What the container uses of what it may.
+fn resources(container: &Value) -> String {
+    let limits = &container["limits"];
+    let part = |used: &Value, most: &Value, shown: fn(u64) -> String, unit: &str| {
+        let most = most.as_u64().map(|most| format!(" of {}", shown(most))).unwrap_or_default();
+        format!("{}{most}{unit}", shown(used.as_u64().unwrap_or(0)))
+    };
+    let cores = |millicores: u64| format!("{}.{:02}", millicores / 1_000, millicores % 1_000 / 10);
+    [
+        part(&container["millicores"], &limits["millicores"], cores, " cores"),
+        part(&container["memoryBytes"], &limits["memoryBytes"], bytes, ""),
+        part(&container["processes"], &limits["processes"], |count| count.to_string(), " processes"),
+    ]
+    .join(", ")
 }
 
 fn bytes(count: u64) -> String {
@@ -124,6 +136,7 @@ mod tests {
             phase: Phase::Rented,
             url: Some("https://a-b.trycloudflare.com".to_owned()),
             container: json!({ "busy": "a kernel is busy", "memoryBytes": 1 << 20, "processes": 15,
+                "millicores": 1_250, "limits": { "millicores": 2_000, "memoryBytes": 4_u64 << 30, "processes": 100 },
                 "egressBytes": 3_u64 << 30, "egressCapBytes": 4_u64 << 30, "egressCut": false, "killedForMemory": 1 }),
             gate: json!({ "admitted": 12, "refused": 0, "upgradedOpen": 2, "bytesIn": 2048, "bytesOut": 0 }),
         }
@@ -135,7 +148,7 @@ mod tests {
                         state      rented\n\
                         agent      process 7\n\
                         url        https://a-b.trycloudflare.com\n\
-                        container  a kernel is busy; 1.00 MiB, 15 processes, 1 killed for memory\n\
+                        container  a kernel is busy; 1.25 of 2.00 cores, 1.00 MiB of 4.00 GiB, 15 of 100 processes, 1 killed for memory\n\
                         its own    3.00 GiB of 4.00 GiB in 24 h\n\
                         gate       12 requests, 0 refused, 2 WebSockets open, 2.00 KiB in, 0 B out";
         assert_eq!(for_people(7, &status()), expected);

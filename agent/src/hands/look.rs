@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::{Hands, HandsError, chain, locked, unix_secs};
-use crate::activity::Watch;
+use crate::activity::{Watch, computing};
 use crate::console::{Line, say};
 use crate::egress::meter::Counters;
 use crate::egress::ruleset::Flow;
@@ -35,12 +35,37 @@ pub struct Report {
     pub busy: Option<String>,
     /// For how long it has not been used.
     pub idle_seconds: u64,
+    /// Thousandths of a core that it used on average since the last look; none until there were two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub millicores: Option<u64>,
     /// Memory in use.
     pub memory_bytes: u64,
     /// Processes and threads.
     pub processes: u64,
+    /// What it may use.
+    pub limits: Limits,
     /// Processes that were killed since the memory was used up, in this workspace.
     pub killed_for_memory: u64,
+}
+
+/// What a container may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Thousandths of a core.
+    pub millicores: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub processes: u64,
+}
+
+impl Limits {
+    fn new(settings: &runit_config::Container) -> Self {
+        // Settings were checked to be 0.1 to 1,024 cores; a cast from a float saturates.
+        let millicores = (settings.cpus * 1e3).round() as u64;
+        Self { millicores, memory_bytes: settings.memory_bytes, processes: settings.pids }
+    }
 }
 
 /// What is remembered from look to look.
@@ -86,6 +111,11 @@ impl Books {
             (Watch::default(), Some(jupyter), None, Instant::now());
     }
 
+    /// No container runs: nothing is used.
+    pub(super) fn container_ended(&mut self) {
+        (self.report.millicores, self.report.memory_bytes, self.report.processes) = (None, 0, 0);
+    }
+
     pub(super) fn workspace_started(&mut self) {
         self.report.killed_for_memory = 0;
     }
@@ -95,17 +125,20 @@ impl Hands {
     /// The container as it was last seen.
     pub(crate) fn report(&self) -> Report {
         let books = locked(&self.books);
-        Report { idle_seconds: books.busy_at.elapsed().as_secs(), ..books.report.clone() }
+        let limits = Limits::new(&self.settings.container);
+        Report { idle_seconds: books.busy_at.elapsed().as_secs(), limits, ..books.report.clone() }
     }
 
     pub(super) async fn check_container(&self) -> Result<Event, HandsError> {
         let gone = Event::ContainerChecked { running: false, busy: false };
         if !self.engine.is_running().await? {
+            locked(&self.books).container_ended();
             return Ok(gone);
         }
         if !self.keep_rules().await? {
             self.gate.shut();
             self.engine.stop().await?;
+            locked(&self.books).container_ended();
             return Ok(gone);
         }
         let counted = self.engine.counted().await?;
@@ -178,7 +211,8 @@ impl Hands {
             _ => None,
         };
         let mut books = locked(&self.books);
-        let computing = books.watch.processor(counted.processor, since);
+        books.report.millicores = books.watch.millicores(counted.processor, since);
+        let computing = books.report.millicores.and_then(computing);
         // What Jupyter said stands until it is asked again.
         let known = if said.is_none() { books.report.busy.clone() } else { None };
         let told = said.and_then(|said| books.watch.jupyter(said)).or(computing);
@@ -200,6 +234,7 @@ impl Hands {
         let workspace = locked(&self.workspace).clone().ok_or(HandsError::NoWorkspace)?;
         self.gate.doze(&workspace.gate_secret);
         self.engine.stop().await?;
+        locked(&self.books).container_ended();
         say(Line::Asleep);
         Ok(Event::FellAsleep)
     }

@@ -113,7 +113,7 @@ async fn a_heartbeat_tells_what_the_agent_knows_and_may_wait_for_a_change() {
         "reachable": false,
         "report": {
             "egressBytes": 7, "egressCut": false, "busy": "a kernel is busy", "idleSeconds": 0, "memoryBytes": 0,
-            "processes": 0, "killedForMemory": 0,
+            "processes": 0, "limits": { "millicores": 0, "memoryBytes": 0, "processes": 0 }, "killedForMemory": 0,
         },
     });
     assert_eq!(calls[0].body, expected);

@@ -353,13 +353,17 @@ class Agent:
         return environment["RUNIT_JUPYTER_TOKEN"]
 
     def status(self, node):
+        return self.told(node)["status"]
+
+    def told(self, node):
+        """What control knows of the session."""
         answer = requests.get(
             f"{node.control_url}/provider/session/{self.session_id}",
             headers={"Authorization": f"Bearer {self.state()['providerSecret']}"},
             timeout=HTTP_SECONDS,
         )
         assert answer.status_code == 200, answer.text
-        return answer.json()["status"]
+        return answer.json()
 
 
 class Heart:

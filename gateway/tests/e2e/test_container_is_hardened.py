@@ -5,6 +5,8 @@ import json
 import pytest
 from jupyter_kernel_client import JupyterKernelClient
 
+from house import docker, eventually
+
 PROBE = """
 import json, os, pathlib, subprocess
 
@@ -96,3 +98,20 @@ def test_the_engine_cannot_be_reached_and_nothing_of_the_host_is_mounted(
     ] == [("volume", "/workspace")]
     assert told["NetworkMode"] != "host"
     assert told["PidMode"] == ""
+
+
+def test_what_it_uses_is_told_against_its_limits(node, agent, told):
+    docker("exec", "--detach", agent.container, "timeout", "60", "sh", "-c", "while :; do :; done")
+
+    def computing():
+        report = agent.told(node)["report"]
+        return report if report.get("millicores", 0) > 100 else None
+
+    report = eventually("a loop is seen to use the processor", computing, 60)
+    assert report["limits"] == {
+        "millicores": told["NanoCpus"] // 1_000_000,
+        "memoryBytes": told["Memory"],
+        "processes": told["PidsLimit"],
+    }
+    assert 0 < report["memoryBytes"] < told["Memory"]
+    assert 0 < report["processes"] <= told["PidsLimit"]
