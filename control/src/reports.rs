@@ -6,11 +6,33 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runit_core::SessionId;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
+use utoipa::ToSchema;
 
 /// A report's JSON text is at most so long, in bytes; what is longer is not kept.
 const LONGEST: usize = 4_096;
+
+/// What a container uses, as its agent tells it in the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Resources {
+    #[serde(flatten)]
+    used: Amounts,
+    limits: Amounts,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Amounts {
+    /// Thousandths of a core; 0 until the agent has looked twice.
+    #[serde(default)]
+    millicores: u64,
+    memory_bytes: u64,
+    /// Threads, too.
+    processes: u64,
+}
 
 /// The latest of each session.
 #[derive(Default)]
@@ -23,6 +45,7 @@ pub(crate) struct Reports {
 struct Told {
     unreachable: bool,
     report: Option<Box<RawValue>>,
+    resources: Option<Resources>,
 }
 
 impl Reports {
@@ -37,6 +60,7 @@ impl Reports {
         told.unreachable = reachable.map_or(before, |reachable| !reachable);
         if let Some(report) = report {
             told.report = Some(report).filter(|report| report.get().len() <= LONGEST);
+            told.resources = told.report.as_ref().and_then(|report| serde_json::from_str(report.get()).ok());
         }
         if told.unreachable != before {
             self.changed.notify_one();
@@ -58,6 +82,18 @@ impl Reports {
         self.sessions().get(&session)?.report.clone()
     }
 
+    /// What the session's container uses, where the latest report tells it as our agent does.
+    pub(crate) fn resources(&self, session: SessionId) -> Option<Resources> {
+        self.sessions().get(&session)?.resources
+    }
+
+    /// What the containers of these sessions use together, and how many of them tell.
+    pub(crate) fn resources_of(&self, sessions: impl Iterator<Item = SessionId>) -> (u64, Resources) {
+        let known = self.sessions();
+        let told = sessions.filter_map(|session| known.get(&session)?.resources);
+        told.fold((0, Resources::default()), |(count, sum), one| (count + 1, sum.plus(one)))
+    }
+
     /// Ends when a session could be reached before and cannot now, or the other way round.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
@@ -70,5 +106,21 @@ impl Reports {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Told>> {
         self.by_session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resources {
+    fn plus(self, other: Self) -> Self {
+        Self { used: self.used.plus(other.used), limits: self.limits.plus(other.limits) }
+    }
+}
+
+impl Amounts {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            millicores: self.millicores.saturating_add(other.millicores),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            processes: self.processes.saturating_add(other.processes),
+        }
     }
 }

@@ -6,7 +6,7 @@ use axum::response::{Redirect, Response};
 use crate::api::pages::{Page, answer, pages};
 use crate::api::request::Segment;
 
-static PAGES: [Page; 10] = pages! {
+static PAGES: [Page; 11] = pages! {
     "operator/index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "operator/dashboard.css": "text/css; charset=utf-8",
@@ -16,6 +16,7 @@ static PAGES: [Page; 10] = pages! {
     "operator/counts.js": "text/javascript; charset=utf-8",
     "operator/events.js": "text/javascript; charset=utf-8",
     "operator/fleet.js": "text/javascript; charset=utf-8",
+    "operator/meter.js": "text/javascript; charset=utf-8",
     "operator/plot.js": "text/javascript; charset=utf-8",
 };
 

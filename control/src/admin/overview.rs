@@ -18,6 +18,7 @@ use super::page::{page, parsed};
 use super::view::UsageShown;
 use crate::api::problem::Problem;
 use crate::api::request::Asked;
+use crate::reports::Resources;
 use crate::tally::{STEP, Step};
 
 /// Sessions in one answer, unless asked for otherwise, and at the most.
@@ -31,6 +32,7 @@ pub(super) struct Summary {
     #[schema(format = DateTime)]
     now: String,
     sessions: LiveCounts,
+    containers: ContainersShown,
     /// Security events by kind.
     #[schema(value_type = HashMap<String, u64>)]
     events: BTreeMap<&'static str, u64>,
@@ -47,6 +49,16 @@ struct LiveCounts {
     ready: u64,
     locked: u64,
     recycling: u64,
+}
+
+/// What the containers of live sessions use of what they may, in sum.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ContainersShown {
+    /// Those whose agents tell.
+    reporting: u64,
+    #[serde(flatten)]
+    resources: Resources,
 }
 
 /// One step of the series.
@@ -72,9 +84,12 @@ pub(super) async fn summary(_: Reader, State(admin): State<Admin>) -> Json<Summa
     let steps = control.trail.with_tally(|tally| tally.steps(now));
     let total = |kind| steps.iter().map(|step| step.events(kind)).sum();
     let counts = control.sessions.directory.counts();
+    let live = control.sessions.directory.sessions();
+    let (reporting, resources) = control.reports.resources_of(live.iter().map(|session| session.id));
     Json(Summary {
         now: now.to_string(),
         sessions: LiveCounts { ready: counts.ready, locked: counts.locked, recycling: counts.recycling },
+        containers: ContainersShown { reporting, resources },
         events: EventKind::ALL.into_iter().map(|kind| (kind.as_str(), total(kind))).collect(),
         step_seconds: STEP.as_secs(),
         series: steps.iter().map(StepShown::new).collect(),

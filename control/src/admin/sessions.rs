@@ -1,6 +1,8 @@
 //! `/admin/v1/sessions`: list, one, release, cut, remove.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,6 +19,7 @@ use super::page::{page, parsed};
 use super::view::{EventShown, SessionShown};
 use crate::api::problem::Problem;
 use crate::api::request::{Asked, Segment};
+use crate::control::Control;
 use crate::sessions::detached;
 
 /// Sessions in one answer, unless asked for otherwise, and at the most.
@@ -70,6 +73,8 @@ enum Sort {
     Provider,
     Status,
     LockedAt,
+    /// Bytes of the last 24 hours. Reads the ledgers of all that match.
+    Usage,
 }
 
 /// A page of sessions.
@@ -115,8 +120,12 @@ pub(super) async fn list(
     let control = &admin.control;
     let mut matching = control.sessions.directory.sessions();
     matching.retain(|session| filter.admits(session));
+    let used = match wanted.sort {
+        Sort::Usage => used_by(control, &matching).await?,
+        _ => HashMap::new(),
+    };
     matching.sort_unstable_by(|one, other| {
-        let order = wanted.sort.compare(one, other);
+        let order = wanted.sort.compare(one, other, &used);
         if wanted.descending { order.reverse() } else { order }
     });
     let ids = matching.iter().skip(wanted.offset as usize).take(limit).map(|session| session.id).collect();
@@ -124,6 +133,12 @@ pub(super) async fn list(
     let shown = |(session, ledger): &(_, _)| SessionShown::new(session, ledger, &control.reports, now);
     let sessions = records.iter().map(shown).collect();
     Ok(Json(SessionPage { total: matching.len(), offset: wanted.offset, sessions }))
+}
+
+/// Bytes that each session has used.
+async fn used_by(control: &Control, sessions: &[Arc<Session>]) -> Result<HashMap<SessionId, u64>, Problem> {
+    let records = control.records(sessions.iter().map(|session| session.id).collect()).await?;
+    Ok(records.iter().map(|(session, ledger)| (session.id, ledger.standing(session.cap_bytes).used.total())).collect())
 }
 
 /// One session, removed ones too, with its last events.
@@ -211,13 +226,14 @@ impl Filter {
 
 impl Sort {
     /// The id last, so that the order is one and pages fit together.
-    fn compare(self, one: &Session, other: &Session) -> Ordering {
+    fn compare(self, one: &Session, other: &Session, used: &HashMap<SessionId, u64>) -> Ordering {
         let taken_at = |session: &Session| session.lock().map(|lock| lock.taken_at);
         let order = match self {
             Self::RegisteredAt => one.registered_at.cmp(&other.registered_at),
             Self::Provider => one.provider.cmp(&other.provider),
             Self::Status => one.status().as_str().cmp(other.status().as_str()),
             Self::LockedAt => taken_at(one).cmp(&taken_at(other)),
+            Self::Usage => used.get(&one.id).cmp(&used.get(&other.id)),
         };
         order.then_with(|| one.id.cmp(&other.id))
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::reports::Reports;
+use crate::reports::{Reports, Resources};
 
 /// A session as an operator sees it.
 #[derive(Serialize, ToSchema)]
@@ -49,6 +49,8 @@ pub(super) struct SessionShown {
     /// What its agent told last, any JSON; not verified.
     #[schema(value_type = Value)]
     report: Option<Box<RawValue>>,
+    /// What its container uses of what it may, by the report.
+    resources: Option<Resources>,
 }
 
 /// Who holds a session.
@@ -155,6 +157,7 @@ impl SessionShown {
             usage: UsageShown::new(&ledger.standing(session.cap_bytes)),
             reachable: reports.is_reachable(session.id),
             report: reports.report(session.id),
+            resources: reports.resources(session.id),
         }
     }
 }

@@ -263,9 +263,50 @@ async fn providers_and_usage_are_listed() {
         want: 1,
     };
     let granted = app.authority().lease(lease).await.unwrap().granted;
+    let report = runit_core::ledger::LeaseReport {
+        lease: runit_core::LeaseId::from_uuid(uuid::Uuid::from_u128(1)),
+        session: session.id.parse().unwrap(),
+        sequence: 1,
+        bytes_in: 100,
+        bytes_out: 0,
+        closing: false,
+    };
+    app.authority().settle(vec![report]).await.unwrap();
+    let other = app.register().await;
+    let by_usage = get(&app, "/admin/v1/sessions?sort=usage&descending=true").await;
+    assert_eq!(ids(&by_usage), [&*session.id, &*other.id]);
+    assert_eq!(ids(&get(&app, "/admin/v1/sessions?sort=usage").await), [&*other.id, &*session.id]);
+
     let usage = get(&app, "/admin/v1/usage").await;
-    assert_eq!((usage["total"].as_u64(), usage["reserved"].as_u64()), (Some(1), Some(granted)));
-    assert_eq!(usage["sessions"][0]["usage"]["reserved"].as_u64(), Some(granted));
+    assert_eq!((usage["total"].as_u64(), usage["reserved"].as_u64()), (Some(1), Some(granted - 100)));
+    assert_eq!(usage["sessions"][0]["usage"]["reserved"].as_u64(), Some(granted - 100));
+}
+
+#[tokio::test]
+async fn what_containers_use_is_told_for_each_and_in_sum() {
+    let app = TestApp::start().await;
+    let limits = json!({ "millicores": 2_000, "memoryBytes": 4_096, "processes": 100 });
+    let told = json!({ "millicores": 250, "memoryBytes": 1_024, "processes": 15, "limits": limits });
+    // The agents of the others look for the first time, or are not ours.
+    let young = json!({ "memoryBytes": 1, "processes": 1, "limits": limits });
+    let mut sessions = Vec::new();
+    for report in [told.clone(), young, json!({ "memoryBytes": "much" }), json!([1])] {
+        let session = app.register().await;
+        let beat = json!({ "sessionId": session.id, "report": report });
+        app.client(1).post_as("/provider/heartbeat", &session.secret, beat).await.expect(200);
+        sessions.push(session);
+    }
+    let shown =
+        async |n: usize| get(&app, &format!("/admin/v1/sessions/{}", sessions[n].id)).await["resources"].clone();
+    assert_eq!(shown(0).await, told);
+    assert_eq!((shown(2).await, shown(3).await), (Value::Null, Value::Null));
+    let sum = json!({ "reporting": 2, "millicores": 250, "memoryBytes": 1_025, "processes": 16,
+        "limits": { "millicores": 4_000, "memoryBytes": 8_192, "processes": 200 } });
+    assert_eq!(get(&app, "/admin/v1/summary").await["containers"], sum);
+
+    let path = format!("/provider/session/{}", sessions[0].id);
+    app.client(1).delete_as(&path, &sessions[0].secret).await.expect_status(204);
+    assert_eq!(get(&app, "/admin/v1/summary").await["containers"]["reporting"], 1, "of live sessions");
 }
 
 #[tokio::test]
