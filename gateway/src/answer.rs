@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 use runit_core::{AccessToken, Rejection};
+use url::Url;
 
 use crate::isolation::isolate;
 use crate::page;
@@ -233,9 +234,15 @@ impl Answer {
     }
 
     /// Writes the answer. The caller has told the connection that these bytes are the gateway's own.
-    pub(crate) async fn send(self, session: &mut Session, hsts: Option<HeaderValue>) -> pingora::Result<()> {
+    /// `control` is the control plane's origin.
+    pub(crate) async fn send(
+        self,
+        session: &mut Session,
+        hsts: Option<HeaderValue>,
+        control: &Url,
+    ) -> pingora::Result<()> {
         let wants_page = wants_page(session.req_header().headers.get(header::ACCEPT));
-        let (mut head, body) = self.build(wants_page)?;
+        let (mut head, body) = self.build(wants_page, control)?;
         if let Some(hsts) = hsts {
             head.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
         }
@@ -247,14 +254,14 @@ impl Answer {
         Ok(())
     }
 
-    fn build(self, wants_page: bool) -> pingora::Result<(ResponseHeader, Bytes)> {
+    fn build(self, wants_page: bool, control: &Url) -> pingora::Result<(ResponseHeader, Bytes)> {
         let (status, content_type, body) = match &self {
             Self::Redirect { .. } => (StatusCode::FOUND, "", String::new()),
             Self::Ask { question, token, .. } => (question.status(), HTML, page::question(*question, token)),
             Self::Refuse(refusal) => {
                 let (status, code, text) = refusal.row();
                 if wants_page {
-                    (status, HTML, page::refusal(status, text, *refusal))
+                    (status, HTML, page::refusal(status, text, *refusal, control))
                 } else {
                     let json = serde_json::json!({ "error": text, "code": code }).to_string();
                     (status, "application/json", json)
@@ -275,7 +282,10 @@ impl Answer {
             }
             Self::Ask { leads_to, .. } => {
                 // Browsers hold the redirect behind a form to its policy, too.
-                let policy = format!("default-src 'none'; form-action 'self' {leads_to}; frame-ancestors 'none'");
+                let style = page::STYLE_SOURCE.as_str();
+                let policy = format!(
+                    "default-src 'none'; style-src {style}; form-action 'self' {leads_to}; frame-ancestors 'none'"
+                );
                 head.insert_header(header::CONTENT_TYPE, content_type)?;
                 head.insert_header(header::CONTENT_SECURITY_POLICY, policy)?;
                 // Without a referrer the form would have no origin to be checked by (Fetch, section 3.2).
@@ -283,7 +293,9 @@ impl Answer {
             }
             Self::Refuse(refusal) => {
                 head.insert_header(header::CONTENT_TYPE, content_type)?;
-                head.insert_header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'")?;
+                let style = page::STYLE_SOURCE.as_str();
+                let policy = format!("default-src 'none'; style-src {style}; frame-ancestors 'none'");
+                head.insert_header(header::CONTENT_SECURITY_POLICY, policy)?;
                 if refusal == Refusal::RentalOver {
                     // What its pages left there nobody will ask for again. Cookies would be those of the hosts beside it, too.
                     head.insert_header("clear-site-data", "\"cache\", \"storage\"")?;
@@ -326,11 +338,12 @@ mod tests {
 
     #[test]
     fn refusals_are_json_for_programs_and_pages_for_browsers() {
-        let refusal = Refusal::CapReached { retry_after: 7 };
-        let (head, body) = Answer::from(refusal).build(false).expect("valid headers");
+        let (refusal, control) =
+            (Refusal::CapReached { retry_after: 7 }, Url::parse("https://rent.example").expect("valid"));
+        let (head, body) = Answer::from(refusal).build(false, &control).expect("valid headers");
         assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (429, &HeaderValue::from_static("7")));
         assert_eq!(body, r#"{"code":"cap_reached","error":"Daily bandwidth cap reached"}"#);
-        let (head, body) = Answer::from(refusal).build(true).expect("valid headers");
+        let (head, body) = Answer::from(refusal).build(true, &control).expect("valid headers");
         assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
         assert!(body.starts_with(b"<!DOCTYPE html>"));
     }

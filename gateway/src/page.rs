@@ -1,17 +1,32 @@
 //! The gateway's own pages: a refusal and what to do about it, and the question that a person answers with a button.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use runit_core::{AccessToken, Rejection};
+use sha2::{Digest, Sha256};
+use url::Url;
 
 use crate::answer::{Question, Refusal};
 
-/// A refusal for a person.
-pub(crate) fn refusal(status: StatusCode, text: &str, refusal: Refusal) -> String {
+/// In the page, since the host of a rental serves nothing else of ours.
+const STYLE: &str = include_str!("page.css");
+
+/// What a policy has to let through for it (CSP 3, section 2.3.1).
+pub(crate) static STYLE_SOURCE: LazyLock<String> =
+    LazyLock::new(|| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(STYLE))));
+
+/// A refusal for a person, and the way to where another session is had: `control` is the control plane's origin.
+pub(crate) fn refusal(status: StatusCode, text: &str, refusal: Refusal, control: &Url) -> String {
     page(
         text,
         &html! {
             @if let Some(next) = what_next(refusal) { p { (next) } }
+            p { a href={ (control) "renter/" } { "To the renter's page" } }
             p { small { "RUNIT gateway, status " (status.as_u16()) "." } }
         },
     )
@@ -49,8 +64,10 @@ fn page(title: &str, content: &Markup) -> String {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
                 title { (title) }
+                style { (PreEscaped(STYLE)) }
             }
             body { main { h1 { (title) } (content) } }
         }
@@ -59,8 +76,8 @@ fn page(title: &str, content: &Markup) -> String {
 }
 
 /// What the reader can do, where there is something.
-const fn what_next(refusal: Refusal) -> Option<&'static str> {
-    Some(match refusal {
+fn what_next(refusal: Refusal) -> Option<Cow<'static, str>> {
+    let text = match refusal {
         Refusal::Rejected(Rejection::NoCredential) => "Open the link that you were given for this notebook.",
         Refusal::Rejected(Rejection::InvalidToken) | Refusal::RentalOver => {
             "It was released, you were away for too long, or the link is another one's. Ask for a new one on the renter's page."
@@ -74,10 +91,54 @@ const fn what_next(refusal: Refusal) -> Option<&'static str> {
              link again in the browser that has it, or use the renter's page that you got it on: either can go on from here. \
              Otherwise it is released a minute after it was last used."
         }
-        Refusal::CapReached { .. } => "Files and kernels stay. The renter's page shows when bytes come free again.",
+        Refusal::CapReached { retry_after } => {
+            let after = waiting(retry_after);
+            return Some(
+                format!("Files and kernels stay. The next bytes come free {after}; the renter's page shows it, too.")
+                    .into(),
+            );
+        }
+        Refusal::TooManyRequests { retry_after }
+        | Refusal::TooManyGuesses { retry_after }
+        | Refusal::TooManyReconnects { retry_after } => {
+            return Some(format!("Try again {}.", waiting(retry_after)).into());
+        }
         Refusal::UpstreamFailed | Refusal::UpstreamTimedOut => {
             "The provider's machine or its connection has a problem. Try again in a moment."
         }
+        Refusal::NodeFull
+        | Refusal::TooManyConnections
+        | Refusal::LedgerUnavailable
+        | Refusal::AuthorityUnavailable => "Try again in a moment.",
         _ => return None,
-    })
+    };
+    Some(text.into())
+}
+
+/// When so many seconds are over.
+fn waiting(seconds: u64) -> String {
+    match seconds.div_ceil(60) {
+        0 | 1 => "in a minute".to_owned(),
+        minutes @ 2..=90 => format!("in {minutes} minutes"),
+        minutes => format!("in about {} hours", minutes.saturating_add(30) / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reached_cap_says_when_bytes_come_free() {
+        let page = |retry_after| {
+            let control = Url::parse("https://rent.example").expect("valid");
+            refusal(StatusCode::TOO_MANY_REQUESTS, "Full", Refusal::CapReached { retry_after }, &control)
+        };
+        for (seconds, text) in
+            [(5, "free in a minute;"), (61, "free in 2 minutes;"), (86_700, "free in about 24 hours;")]
+        {
+            assert!(page(seconds).contains(text), "{text}");
+        }
+        assert!(page(1).contains(r#"<a href="https://rent.example/renter/">"#));
+    }
 }

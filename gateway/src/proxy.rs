@@ -242,7 +242,8 @@ impl Proxy {
         }
         // The answer fits into the socket's buffer, unless many before it were not read.
         session.set_write_timeout(Some(OWN_ANSWER));
-        answer.send(session, self.gateway.hsts()).await
+        let settings = self.gateway.settings.load();
+        answer.send(session, self.gateway.hsts(), &settings.control.public_url).await
     }
 }
 
