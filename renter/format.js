@@ -9,21 +9,22 @@ const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: 
 export function bytes(count) {
   const step = Math.min(UNITS.length - 1, count < 1000 ? 0 : Math.floor(Math.log10(count) / 3));
   const digits = step === 0 ? 0 : 2;
-  return new Intl.NumberFormat(locale, {
+  return written(count / 1000 ** step, {
     style: "unit",
     unit: UNITS[step],
     unitDisplay: step === 0 ? "long" : "short",
     minimumFractionDigits: digits,
     maximumFractionDigits: digits,
-  }).format(count / 1000 ** step);
+  });
 }
 
-export function percent(share) {
-  return new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 }).format(share);
-}
+export const percent = (share) => written(share, { style: "percent", maximumFractionDigits: 1 });
 
-export function number(value) {
-  return new Intl.NumberFormat(locale).format(value);
+export const number = (value) => written(value, {});
+
+/** Thousandths of a core as cores. */
+export function cores(millicores) {
+  return written(millicores / 1000, { maximumFractionDigits: 2 });
 }
 
 /** `{perHour, currency}` as the price of an hour; null for other shapes, which are shown as they are. */
@@ -36,8 +37,7 @@ export function price(pricing) {
     return "free of charge";
   }
   try {
-    const style = { style: "currency", currency: pricing.currency };
-    return `${new Intl.NumberFormat(locale, style).format(perHour)} an hour`;
+    return `${written(perHour, { style: "currency", currency: pricing.currency })} an hour`;
   } catch {
     return `${number(perHour)} ${pricing.currency ?? ""} an hour`; // no currency, or one of the provider's own
   }
@@ -52,10 +52,11 @@ export function duration(ms) {
     ["minute", Math.floor(seconds / 60) % 60],
     ["second", seconds % 60],
   ];
-  const first = Math.max(0, parts.findIndex(([, count]) => count > 0));
+  const found = parts.findIndex(([, count]) => count > 0);
+  const first = found === -1 ? parts.length - 1 : found;
   return parts
-    .slice(first === 0 && seconds < 86400 ? 3 : first, first + 2)
-    .map(([unit, count]) => new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "long" }).format(count))
+    .slice(first, first + 2)
+    .map(([unit, count]) => written(count, { style: "unit", unit, unitDisplay: "long" }))
     .join(", ");
 }
 
@@ -82,4 +83,15 @@ function fact(key, value) {
     return words.endsWith(" bytes") ? [words.slice(0, -6), bytes(value)] : [words, number(value)];
   }
   return [words, typeof value === "object" ? JSON.stringify(value) : String(value)];
+}
+
+/** Making a format takes far longer than using one, and a list of a thousand sessions writes thousands of numbers. */
+const formats = new Map();
+
+function written(value, style) {
+  const key = JSON.stringify(style);
+  if (!formats.has(key)) {
+    formats.set(key, new Intl.NumberFormat(locale, style));
+  }
+  return formats.get(key).format(value);
 }

@@ -1,6 +1,7 @@
 // The last 24 hours in numbers and plots.
 
-import { bytes, moment, number } from "./format.js";
+import { bytes, cores, moment, number } from "./format.js";
+import { fillMeter } from "./meter.js";
 import { drawBars, plot } from "./plot.js";
 
 /** What is counted: its name, its total in the summary, its value in a step of the series. */
@@ -30,6 +31,14 @@ export function showCounts(summary) {
   tiles[0].total.textContent = `${number(sessions.locked)} of ${number(all)}`;
   by("counts").hidden = false;
   by("counts-loading").hidden = true;
+  showContainers(summary.containers, all);
+}
+
+function showContainers({ reporting, millicores, memoryBytes, limits }, all) {
+  by("containers-told").textContent = reporting === 0 ? "No agent tells what its container uses." : `${number(reporting)} of ${number(all)} tell what they use:`;
+  by("containers").hidden = reporting === 0;
+  fillMeter(by("containers-processor"), "Processor", millicores, limits.millicores, (some) => `${cores(some)} cores`);
+  fillMeter(by("containers-memory"), "Memory", memoryBytes, limits.memoryBytes, bytes);
 }
 
 export function showBytes({ usedIn, usedOut, reserved }) {

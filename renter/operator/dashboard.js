@@ -91,7 +91,7 @@ async function refresh() {
   }
   const mine = ++round;
   try {
-    const [counts, used, fleet, those] = await Promise.all([summary(), bytesUsed(), sessions(wantedSessions()), providers()]);
+    const [counts, used, fleet, those] = await Promise.all([summary(), bytesUsed(), sessionsWanted(), providers()]);
     if (mine === round) {
       showCounts(counts);
       offerKinds(Object.keys(counts.events));
@@ -106,6 +106,15 @@ async function refresh() {
     }
   }
 }
+
+/** A word that no name or address looks like matches nothing. */
+const sessionsWanted = () =>
+  sessions(wantedSessions()).catch((error) => {
+    if (error.code === "invalid_query") {
+      return { total: 0, sessions: [] };
+    }
+    throw error;
+  });
 
 function soon() {
   asking ??= setTimeout(() => {

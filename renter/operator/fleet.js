@@ -1,8 +1,11 @@
 // The tables of sessions and of providers. A row stays the same element while its session lives, so that focus stays, too.
 
-import { bytes, duration, moment, number, percent } from "./format.js";
+import { bytes, cores, duration, moment, number } from "./format.js";
+import { fillMeter } from "./meter.js";
 
 const PAGE = 50;
+/** Who needs attention comes first. */
+const HEALTH = ["late", "stuck", "up", "gone"];
 const STATES = { READY: "free", LOCKED: "rented out", RECYCLING: "being made anew" };
 const WHO = { true: "browser", false: "program" };
 
@@ -10,15 +13,24 @@ const by = (id) => document.querySelector(`#${id}`);
 const rows = by("sessions-table").tBodies[0];
 const rowsById = new Map();
 let offset = 0;
+let wanted = chosen();
+let providers = [];
+let providersOffset = 0;
 let onAction;
 
 /** `reload()` asks again for what is wanted; `act(action, session)` does what a button says. */
 export function watchFleet(reload, act) {
   onAction = act;
   by("sessions-choice").addEventListener("submit", (event) => event.preventDefault());
-  by("sessions-choice").addEventListener("input", () => turnTo(0, reload));
+  // Words count when they are finished, which half an address never is.
+  by("sessions-choice").addEventListener("change", () => {
+    wanted = chosen();
+    turnTo(0, reload);
+  });
   by("sessions-before").addEventListener("click", () => turnTo(Math.max(0, offset - PAGE), reload));
   by("sessions-after").addEventListener("click", () => turnTo(offset + PAGE, reload));
+  by("providers-before").addEventListener("click", () => turnProvidersTo(providersOffset - PAGE));
+  by("providers-after").addEventListener("click", () => turnProvidersTo(providersOffset + PAGE));
 }
 
 /** Whether the operator's key may act. */
@@ -28,25 +40,14 @@ export function allowActions(may) {
 }
 
 /** What the page wants to see, as the API's query. */
-export function wantedSessions() {
-  const [sort, descending] = by("sessions-sort").value.split(" ");
-  const wanted = { sort, descending: descending !== undefined, offset, limit: PAGE };
-  for (const name of ["status", "provider"]) {
-    const value = by(`sessions-${name}`).value.trim();
-    if (value !== "") {
-      wanted[name] = value;
-    }
-  }
-  return wanted;
-}
+export const wantedSessions = () => ({ ...wanted, offset, limit: PAGE });
 
 export function showSessions({ total, sessions }) {
   const past = offset > 0 && sessions.length === 0;
   tell(by("sessions-told"), past ? "Nothing is left on this page." : told(total, sessions.length));
   by("sessions-table").hidden = sessions.length === 0;
-  by("sessions-pages").hidden = total <= PAGE && offset === 0;
-  by("sessions-before").disabled = offset === 0;
-  by("sessions-after").disabled = offset + PAGE >= total;
+  offerPages("sessions", offset, total);
+  const focused = document.activeElement;
   const live = new Set(sessions.map(({ sessionId }) => sessionId));
   for (const [id, row] of rowsById) {
     if (!live.has(id)) {
@@ -61,13 +62,28 @@ export function showSessions({ total, sessions }) {
     }
     fillRow(row, session);
   });
+  if (rows.contains(focused)) {
+    focused.focus({ preventScroll: true }); // a row that moves to another place loses it
+  }
 }
 
-export function showProviders({ providers }) {
-  tell(by("providers-told"), providers.length === 0 ? "No provider has registered a session yet." : "");
-  by("providers-told").hidden = providers.length > 0;
+export function showProviders(known) {
+  const rank = ({ health }) => HEALTH.indexOf(health);
+  providers = known.providers.sort((one, other) => rank(one) - rank(other));
+  const told = HEALTH.map((name) => [name, providers.filter(({ health }) => health === name).length])
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${number(count)} ${name}`)
+    .join(", ");
+  tell(by("providers-told"), told || "No provider has registered a session yet.");
   by("providers-table").hidden = providers.length === 0;
-  const fresh = providers.map(({ providerId, health, lastHeartbeatAt, sessions: { ready, locked, recycling } }) => {
+  turnProvidersTo(Math.min(providersOffset, Math.max(0, providers.length - 1)));
+}
+
+function turnProvidersTo(place) {
+  providersOffset = place - (place % PAGE);
+  offerPages("providers", providersOffset, providers.length);
+  const shown = providers.slice(providersOffset, providersOffset + PAGE);
+  const fresh = shown.map(({ providerId, health, lastHeartbeatAt, sessions: { ready, locked, recycling } }) => {
     const row = document.createElement("tr");
     const name = document.createElement("th");
     name.scope = "row";
@@ -79,6 +95,18 @@ export function showProviders({ providers }) {
   by("providers-table").tBodies[0].replaceChildren(...fresh);
 }
 
+function offerPages(of, place, total) {
+  by(`${of}-pages`).hidden = total <= PAGE && place === 0;
+  by(`${of}-before`).disabled = place === 0;
+  by(`${of}-after`).disabled = place + PAGE >= total;
+}
+
+function chosen() {
+  const [sort, descending] = by("sessions-sort").value.split(" ");
+  const filters = ["status", "provider", "address"].map((name) => [name, by(`sessions-${name}`).value.trim()]);
+  return { sort, descending: descending !== undefined, ...Object.fromEntries(filters.filter(([, value]) => value !== "")) };
+}
+
 function turnTo(place, reload) {
   offset = place;
   reload();
@@ -88,8 +116,8 @@ function told(total, shown) {
   if (total > 0) {
     return `${number(offset + 1)} to ${number(offset + shown)} of ${number(total)}`;
   }
-  const { status, provider } = wantedSessions();
-  return status || provider ? "No session matches." : "No session is registered. One appears here as soon as an agent offers it.";
+  const { status, provider, address } = wanted;
+  return status || provider || address ? "No session matches." : "No session is registered. One appears here as soon as an agent offers it.";
 }
 
 function rowFor({ sessionId }) {
@@ -120,37 +148,26 @@ function fillRow(row, session) {
   tell(state.lastElementChild, reachable ? (since === null ? "" : `for ${duration(Date.now() - Date.parse(since))}`) : "cannot be reached");
   tell(renter.firstElementChild, lock?.address ?? "–");
   tell(renter.lastElementChild, lock ? `${WHO[lock.browser]}, for ${duration(lock.seconds * 1000)}` : "");
-  fillMeter(data, session);
+  const { cap, remaining } = session.usage;
+  fillMeter(data, `Data of ${session.sessionId.slice(0, 8)}`, cap - remaining, cap, bytes);
   tell(age, duration(ageSeconds * 1000));
-  tell(container, resources(session));
+  tell(container, containerOf(session));
   actions.hidden = by("sessions-table").classList.contains("read-only");
   for (const button of actions.querySelectorAll("button")) {
     button.hidden = lock === null && button.dataset.action !== "remove";
   }
 }
 
-function fillMeter(place, { sessionId, usage: { cap, remaining } }) {
-  const [meter, text] = place.children;
-  const used = cap - remaining;
-  const share = cap === 0 ? 1 : used / cap;
-  meter.setAttribute("aria-label", `Data of ${sessionId.slice(0, 8)}`);
-  meter.setAttribute("aria-valuemax", cap);
-  meter.setAttribute("aria-valuenow", used);
-  meter.setAttribute("aria-valuetext", `${bytes(used)} of ${bytes(cap)}`);
-  meter.dataset.level = share >= 0.95 ? "full" : share >= 0.8 ? "high" : "fine";
-  meter.firstElementChild.style.inlineSize = `${Math.min(100, share * 100)}%`;
-  tell(text, `${bytes(used)} of ${bytes(cap)} (${percent(share)})`);
-}
-
-/** What the agent told last, as far as it is of the shape that our agent gives it. */
-function resources({ report, hardware }) {
+/** What the agent told last; `report` as far as it is of the shape that our agent gives it. */
+function containerOf({ report, resources }) {
   const parts = [];
-  if (typeof report?.memoryBytes === "number") {
-    const most = typeof hardware?.memoryBytes === "number" ? ` of ${bytes(hardware.memoryBytes)}` : "";
-    parts.push(`${bytes(report.memoryBytes)}${most} memory`);
-  }
-  if (typeof report?.processes === "number") {
-    parts.push(`${number(report.processes)} processes`);
+  if (resources !== null) {
+    const { millicores, memoryBytes, processes, limits } = resources;
+    parts.push(
+      `${cores(millicores)} of ${cores(limits.millicores)} cores`,
+      `${bytes(memoryBytes)} of ${bytes(limits.memoryBytes)} memory`,
+      `${number(processes)} of ${number(limits.processes)} processes`,
+    );
   }
   if (typeof report?.egressBytes === "number") {
     parts.push(`${bytes(report.egressBytes)} sent out`);

@@ -11,8 +11,9 @@ NARROW = {"width": 360, "height": 640}
 class OperatorPage:
     """A browser of its own on the operator's page; what its console says is an error, but for refused calls."""
 
-    def __init__(self, browser, node, **options):
+    def __init__(self, browser, node, init_script="", **options):
         self.context = browser.new_context(**options)
+        self.context.add_init_script(init_script)
         self.page = self.context.new_page()
         self.errors = []
         self.page.on("console", self.hear)

@@ -19,6 +19,7 @@ from conftest import CHROMIUM, CHROMIUM_FLAGS
 from house import ControlTap, Heart, Node, renter
 from operator_page import KEY, NARROW, OperatorPage, guess, make_key
 from provider import Provider
+from refusal_pages import visit_all
 from test_renters_page import CHANGE_MS, Visitor
 
 LARGEST_BYTES = 100_000
@@ -42,8 +43,10 @@ OFFERS = [
 ]
 
 REPORT = {
+    "millicores": 1_240,
     "memoryBytes": 1_400_000_000,
     "processes": 23,
+    "limits": {"millicores": 2_000, "memoryBytes": 4_000_000_000, "processes": 100},
     "egressBytes": 52_000_000,
     "killedForMemory": 0,
 }
@@ -121,10 +124,8 @@ class Artist:
         self.take(page, "renter-cap-reached")
 
         other = Visitor(self.browser, self.node.control_url, **self.options)
-        other.page.goto(f"{self.node.gateway_url}/access/{visitor.token()}")
-        self.take(other.page, "link-in-use")
-        other.page.goto(f"{self.node.gateway_url}/access/00000000-0000-4000-8000-000000000000")
-        self.take(other.page, "link-expired")
+        for name, _ in visit_all(other.page, self.node, self.provider):
+            self.take(other.page, name)
         other.page.goto(f"{self.node.control_url}/renter/plain")
         self.take(other.page, "renter-without-javascript")
         other.context.close()

@@ -84,6 +84,59 @@ def test_counts_and_events_move_after_a_wrong_token(node, rented, page):
     assert page.errors == []
 
 
+def test_sessions_are_found_by_renter_and_sorted_by_data(node, provider, rented, page):
+    idle = node.register(provider.url)
+    page.sign_in()
+    rows = page.locator("#sessions-table tbody tr")
+    expect(rows).to_have_count(2, timeout=PAGE_MS)
+    expect(rows.first).to_have_attribute("data-id", idle["sessionId"])
+    page.page.get_by_label("Sort by").select_option("most data first")
+    expect(rows.first).to_have_attribute("data-id", rented[0], timeout=PAGE_MS)
+    address = page.page.get_by_label("Renter", exact=True)
+    for typed, shown in (("127.0.0.1", 1), ("127.0.", 0), ("", 2)):
+        address.fill(typed)
+        address.press("Enter")
+        expect(rows).to_have_count(shown, timeout=PAGE_MS)
+    expect(page.locator("#problem")).to_be_hidden()
+    node.deregister(idle)
+
+
+def test_what_the_container_uses_is_shown_against_its_limits(node, provider, page):
+    limits = {"millicores": 2000, "memoryBytes": 4_000_000_000, "processes": 100}
+    report = {"millicores": 250, "memoryBytes": 3_900_000_000, "processes": 20, "limits": limits}
+    heart = Heart(node, node.register(provider.url), report)
+    page.sign_in()
+    row = page.row(heart.session_id)
+    for words in ("0.25 of 2 cores", "3.90 GB of 4.00 GB memory", "20 of 100 processes"):
+        expect(row).to_contain_text(words, timeout=PAGE_MS)
+    expect(page.locator("#containers-processor")).to_contain_text("0.25 cores of 2 cores (12.5%)")
+    expect(page.locator("#containers-memory .meter")).to_have_attribute("data-level", "full")
+    heart.stop()
+    node.deregister(heart.session)
+
+
+def test_the_page_works_by_keyboard_alone(rented, page):
+    expect(page.page.get_by_label("Operator key", exact=True)).to_be_focused(timeout=PAGE_MS)
+    page.page.keyboard.type(KEY)
+    page.page.keyboard.press("Enter")
+    expect(page.locator("#sessions-title")).to_be_focused(timeout=PAGE_MS)
+    cut = page.row(rented[0]).get_by_role("button", name="Cut…")
+    expect(cut).to_be_visible(timeout=PAGE_MS)
+    for _ in range(12):
+        page.page.keyboard.press("Tab")
+        if cut.evaluate("button => button === document.activeElement"):
+            break
+    expect(cut).to_be_focused()
+    page.page.keyboard.press("Enter")
+    expect(page.page.get_by_role("button", name="Leave it")).to_be_focused()
+    page.page.keyboard.press("Escape")
+    expect(cut).to_be_focused()
+    page.page.keyboard.press("Enter")
+    page.page.keyboard.press("Shift+Tab")
+    page.page.keyboard.press("Enter")
+    expect(page.row(rented[0])).to_contain_text("being made anew", timeout=PAGE_MS)
+
+
 def test_a_session_is_cut_from_the_page_after_a_question(rented, page):
     session, status = rented
     page.sign_in()
@@ -212,33 +265,3 @@ def test_every_state_of_the_page_is_accessible(chromium, node, rented, scheme):
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.errors == []
     page.close()
-
-
-def test_ten_thousand_events_leave_the_page_small(page):
-    """The stream is the browser's own here: a node keeps 30 refusals of a network in a minute."""
-    page.page.add_init_script(
-        """window.EventSource = class extends EventTarget {
-            constructor() { super(); window.stream = this; queueMicrotask(() => this.onopen?.()); }
-            close() {}
-        };
-        window.long = [];
-        new PerformanceObserver(list => window.long.push(...list.getEntries().map(one => one.duration)))
-            .observe({ type: "longtask" });"""
-    )
-    page.page.reload()
-    page.sign_in()
-    expect(page.locator("#events-told")).not_to_have_text("Loading…", timeout=PAGE_MS)
-    page.page.evaluate(
-        """async () => {
-            window.long.length = 0;
-            for (let at = 1; at <= 10_000; at += 1) {
-                const event = { place: 1e6 + at, at: "2026-11-22T08:00:00.000Z", kind: "RATE_LIMITED", address: `10.0.0.${at}` };
-                window.stream.dispatchEvent(new MessageEvent("event", { data: JSON.stringify(event) }));
-                if (at % 100 === 0) await new Promise(resume => setTimeout(resume));
-            }
-            await new Promise(resume => requestAnimationFrame(() => requestAnimationFrame(resume)));
-        }"""
-    )
-    expect(page.locator("#events > li").first).to_contain_text("10.0.0.10000", timeout=PAGE_MS)
-    assert page.locator("#events > li").count() == 200
-    print("long tasks, ms:", page.page.evaluate("window.long"))

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-import secrets
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,7 +10,7 @@ from playwright.sync_api import expect
 
 import wire
 from house import CONTAINER_SECONDS, ControlTap, Heart, eventually, renter
-from provider import Provider
+from operator_page import NARROW
 
 PAGE_MS = 60_000
 CAP = 40_000_000
@@ -53,6 +52,8 @@ class Visitor:
         """Clicks the first free session; the tab that opens."""
         with self.context.expect_page() as opened:
             self.free.first.get_by_role("button", name="Connect").click(timeout=PAGE_MS)
+        # A page behind another draws once a second, and each click waits for some drawing.
+        self.page.bring_to_front()
         expect(self.state).to_have_text("In use by you.", timeout=PAGE_MS)
         return opened.value
 
@@ -135,13 +136,17 @@ def test_without_its_secret_a_browser_is_told_what_else_to_do(chromium, node, of
     tap.close()
 
 
-def test_a_reached_cap_is_told_with_the_time_when_it_frees(node, offered, visitor):
+def test_a_cap_is_warned_of_and_told_with_the_time_when_it_frees(node, offered, visitor):
     visitor.connect()
+    warning = visitor.page.locator("#usage-warning")
+    expect(warning).to_be_empty()
+    for share, said in ((81, "More than 80 %"), (96, "More than 95 %")):
+        wire.upload_bytes(node, offered.session_id, visitor.token(), CAP * share // 100 - visitor.used())
+        expect(warning).to_contain_text(said, timeout=CHANGE_MS)
+        assert visitor.used() < CAP
     tally = wire.download(node, offered.session_id, visitor.token())
     assert tally.received > 0
-    expect(visitor.page.locator("#usage-warning")).to_contain_text(
-        "The cap is reached", timeout=CHANGE_MS
-    )
+    expect(warning).to_contain_text("The cap is reached", timeout=CHANGE_MS)
     assert visitor.used() == CAP
     expect(visitor.page.locator("#next-free")).to_contain_text(re.compile("in 2[34] hours|within 24"))
 
@@ -176,6 +181,9 @@ def test_every_state_of_the_page_is_accessible(chromium, node, offered, scheme):
     visitor.page.keyboard.press("Escape")
     visitor.release()
     is_accessible(visitor.page)
+    visitor.page.set_viewport_size(NARROW)
+    is_accessible(visitor.page)
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
     visitor.page.goto(f"{node.control_url}/renter/plain")
     is_accessible(visitor.page)
     assert visitor.errors == []
@@ -194,6 +202,7 @@ def test_the_page_works_by_keyboard_alone(node, offered, visitor):
     visitor.page.keyboard.press("Tab")
     with visitor.context.expect_page():
         visitor.page.keyboard.press("Enter")
+    visitor.page.bring_to_front()
     expect(visitor.page.locator("#rental-title")).to_be_focused(timeout=PAGE_MS)
     expect(visitor.state).to_have_text("In use by you.", timeout=PAGE_MS)
     visitor.release()
@@ -211,27 +220,57 @@ def test_without_javascript_two_clicks_lead_there_too(chromium, node, offered):
     context.close()
 
 
-def test_a_thousand_sessions_are_found_and_sorted(chromium, node):
-    provider = Provider()
-    names = [f"GPU {secrets.token_hex(3)}" for _ in range(1000)]
-    for price, name in enumerate(names):
-        node.register(
-            provider.url,
-            hardware={"gpu": name},
-            pricing={"perHour": 1000 - price, "currency": "EUR"},
-        )
-    visitor = Visitor(chromium, node.control_url)
-    expect(visitor.page.locator("#status")).to_contain_text("sessions are free", timeout=PAGE_MS)
-    visitor.page.get_by_label("Sort by").select_option("price")
-    expect(visitor.free.first).to_contain_text(names[-1], timeout=PAGE_MS)
-    visitor.page.get_by_label("Find").fill(names[500])
+@pytest.mark.parametrize("workspace", ["ephemeral", "persistent"])
+def test_release_says_what_becomes_of_the_files(node, provider, visitor, workspace):
+    heart = Heart(node, node.register(provider.url, hardware={"workspace": workspace}))
+    visitor.connect()
+    visitor.page.get_by_role("button", name="Release…").click()
+    says = "is wiped" if workspace == "ephemeral" else "keeps the workspace"
+    expect(visitor.page.locator("#confirm-text")).to_contain_text(says)
+    visitor.page.locator("#confirm-release").get_by_role("button", name="Keep it").click()
+    expect(visitor.state).to_have_text("In use by you.")
+    visitor.release()
+    heart.stop()
+    node.deregister(heart.session)
+
+
+def test_address_and_snippet_are_copied_by_one_click(offered, visitor):
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.connect()
+    visitor.page.get_by_text("Use it from elsewhere").click()
+    for source in ("vscode-url", "python-snippet"):
+        button = visitor.page.locator(f"[data-copies={source}]")
+        button.click()
+        expect(button).to_have_text("Copied")
+        copied = visitor.page.evaluate("navigator.clipboard.readText()")
+        assert copied == visitor.page.locator(f"#{source}").inner_text()
+        assert visitor.token() in copied
+    visitor.release()
+
+
+def test_the_list_changes_without_being_asked_for(node, provider, offered, visitor):
     expect(visitor.free).to_have_count(1, timeout=PAGE_MS)
-    expect(visitor.free.first).to_contain_text("€500.00 an hour")
-    assert visitor.errors == []
+    asked = []
+    visitor.page.on("request", lambda request: asked.append(request.url))
+    other = node.register(provider.url)
+    expect(visitor.free).to_have_count(2, timeout=PAGE_MS)
+    node.deregister(other)
+    expect(visitor.free).to_have_count(1, timeout=PAGE_MS)
+    assert asked == []
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_for_who_wants_no_motion(chromium, node, offered, motion):
+    visitor = Visitor(chromium, node.control_url, reduced_motion=motion)
+    visitor.connect()
+    moving = visitor.page.evaluate(
+        """() => [...document.querySelectorAll("*")].map(element => getComputedStyle(element))
+            .filter(({ transitionDuration, animationName }) => transitionDuration !== "0s" || animationName !== "none")
+            .length"""
+    )
+    assert (moving == 0) == (motion == "reduce")
+    visitor.release()
     visitor.context.close()
-    provider.close()
-    # Nobody beats for them, and the tests that follow want a list of their own.
-    eventually("all are gone", lambda: node.free_sessions() == [], 120)
 
 
 # The agent's session comes back to the list after each release, so these two are last.
@@ -244,6 +283,7 @@ def test_two_clicks_to_jupyterlab_a_bar_that_moves_and_a_way_out(node, agent, vi
         CONTAINER_SECONDS,
     )
     lab = visitor.connect()
+    lab.bring_to_front()
     expect(lab.locator(".jp-LauncherCard").first).to_be_visible(timeout=PAGE_MS)
     before = visitor.used()
     assert before > 0, "JupyterLab has been loaded through the gateway"
@@ -263,6 +303,7 @@ def test_two_clicks_to_jupyterlab_a_bar_that_moves_and_a_way_out(node, agent, vi
     eventually("the bar has moved", lambda: visitor.used() >= before + 2_000_000, 30)
     assert f"{visitor.used() / 1e6:.2f}" in visitor.page.locator("#usage-text").inner_text()
 
+    visitor.page.bring_to_front()
     visitor.page.reload()
     expect(visitor.state).to_have_text("In use by you.", timeout=PAGE_MS)
     token = visitor.token()

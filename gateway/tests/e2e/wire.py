@@ -80,6 +80,15 @@ def download(node, session_id, token, source="127.0.0.1"):
     return connection.tally
 
 
+def upload_bytes(node, session_id, token, count):
+    """Sends a body of so many bytes to a provider that reads all of it and does not answer."""
+    connection = Connection(node, session_id, token)
+    connection.head("PUT", "/upload", f"Content-Length: {count}")
+    connection.send(bytes(count))
+    connection.socket.shutdown(socket.SHUT_WR)
+    connection.read_to_end()
+
+
 def upload(node, session_id, token, may_go_on):
     """Sends an upload without end for as long as it is taken, once the provider says that all are there."""
     connection = Connection(node, session_id, token)
