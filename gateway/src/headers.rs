@@ -3,6 +3,7 @@
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use runit_core::SessionView;
+use runit_core::session::base_path;
 
 use crate::answer_policy::{self, BadAnswer};
 use crate::credentials::{COOKIE_PREFIX, foreign_cookies, without_tokens};
@@ -73,7 +74,8 @@ pub(crate) fn to_renter(
     isolate_providers(answer).map_err(|_| BadAnswer("no room for fields of ours"))
 }
 
-/// Drops cookies that would be taken for ours or that name the tunnel, and widens none: no `Domain`.
+/// Drops cookies that would be taken for ours or that name the tunnel, and widens none: no `Domain`, and no `Path` beyond
+/// the session's own.
 fn clean_cookies(answer: &mut ResponseHeader, session: &SessionView, secure: bool) {
     let cookies: Vec<HeaderValue> = answer.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     if cookies.is_empty() {
@@ -96,12 +98,24 @@ fn clean_cookie(cookie: &HeaderValue, session: &SessionView, secure: bool) -> Op
     if name.is_empty() || ours || names_the_tunnel(&lower, session.upstream.host()) {
         return None;
     }
-    let kept = parts.filter(|part| {
-        let attribute = part.split(|&c| c == b'=').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-        attribute != b"domain" && (attribute != b"secure" || secure)
+    let base = base_path(session.id);
+    let kept = parts.filter_map(|part| {
+        let mut sides = part.splitn(2, |&c| c == b'=').map(<[u8]>::trim_ascii);
+        let (attribute, value) = (sides.next().unwrap_or_default(), sides.next().unwrap_or_default());
+        match &attribute.to_ascii_lowercase()[..] {
+            b"domain" => None,
+            b"secure" => secure.then(|| part.to_vec()),
+            b"path" if !is_within(value, &base) => Some(format!("Path={base}").into_bytes()),
+            _ => Some(part.to_vec()),
+        }
     });
-    let parts: Vec<&[u8]> = std::iter::once(pair).chain(kept).collect();
+    let parts: Vec<Vec<u8>> = std::iter::once(pair.to_vec()).chain(kept).collect();
     HeaderValue::from_bytes(&parts.join(&b"; "[..])).ok()
+}
+
+/// Whether a cookie's path is the session's or below it, by the prefix that browsers compare (RFC 6265, section 5.1.4).
+fn is_within(path: &[u8], base: &str) -> bool {
+    path.starts_with(base.as_bytes()) || path == base.trim_end_matches('/').as_bytes()
 }
 
 /// Jupyter calls its login cookie `username-<host>`, with `-` for all that is not a letter or digit.

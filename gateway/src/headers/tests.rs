@@ -95,7 +95,7 @@ fn cookies_lose_their_domain_and_imitations_are_dropped() {
     let answer = cleaned(
         200,
         &[
-            ("set-cookie", "_xsrf=2|a; Path=/s/x/; Domain=example.org; HttpOnly"),
+            ("set-cookie", "_xsrf=2|a; Path=/s/00000000-0000-4000-8000-000000000001/; Domain=example.org; HttpOnly"),
             ("set-cookie", "runit-x=stolen; Path=/"),
             ("set-cookie", "RUNIT-x=stolen; Path=/"),
             ("set-cookie", "__Host-runit=1; Secure; Path=/"),
@@ -104,7 +104,26 @@ fn cookies_lose_their_domain_and_imitations_are_dropped() {
             ("set-cookie", "lab=1; secure; domain = .x"),
         ],
     );
-    assert_eq!(cookies(&answer), ["_xsrf=2|a; Path=/s/x/; HttpOnly", "lab=1"]);
+    let kept = "_xsrf=2|a; Path=/s/00000000-0000-4000-8000-000000000001/; HttpOnly";
+    assert_eq!(cookies(&answer), [kept, "lab=1"]);
+}
+
+#[test]
+fn no_cookie_reaches_beyond_its_session() {
+    let base = "/s/00000000-0000-4000-8000-000000000001";
+    for (path, kept) in [
+        ("/", format!("{base}/")),
+        ("", format!("{base}/")),
+        ("/s/00000000-0000-4000-8000-000000000002/", format!("{base}/")),
+        (&format!("{base}2/"), format!("{base}/")),
+        (base, base.to_owned()),
+        (&format!("{base}/lab"), format!("{base}/lab")),
+    ] {
+        let answer = cleaned(200, &[("set-cookie", &format!("a=1; Path={path}"))]);
+        assert_eq!(cookies(&answer), [format!("a=1; Path={kept}")], "{path:?}");
+    }
+    let twice = cleaned(200, &[("set-cookie", &format!("a=1; Path={base}/; Path=/"))]);
+    assert_eq!(cookies(&twice), [format!("a=1; Path={base}/; Path={base}/")], "the last one counts");
 }
 
 #[test]

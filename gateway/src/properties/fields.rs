@@ -153,7 +153,10 @@ fn what_a_provider_may_not_say_never_reaches_a_renter() {
             let ours = ["runit-", "__host-", "__secure-", "="].iter().any(|prefix| cookie.starts_with(prefix));
             let widened =
                 cookie.split(';').skip(1).any(|part| part.split('=').next().unwrap_or_default().trim() == "domain");
-            assert!(!ours && !widened, "{cookie}");
+            let paths =
+                cookie.split(';').skip(1).filter_map(|part| part.trim().strip_prefix("path=").map(str::to_owned));
+            let beyond = paths.into_iter().any(|path| !path.starts_with(&format!("/s/{ID}/")));
+            assert!(!ours && !widened && !beyond, "{cookie}");
         }
         let once = sorted(&answer.headers);
         let _ = answer_policy::clean(&mut answer, *to_upgrade);
