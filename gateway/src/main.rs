@@ -54,6 +54,8 @@ fn main() -> Result<()> {
     runit_gateway::raise_limit();
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // From now on it does not end the process, however long the start takes.
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
     let control = control.beside_gateway(runit_gateway::openapi());
     let node = Node::new(&live, control.authority(), control.clock())?;
@@ -81,7 +83,6 @@ fn main() -> Result<()> {
         metrics: Arc::clone(&metrics),
         certificates: node.certificate().into_iter().chain(control.certificate()).collect(),
     };
-    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     runtime.spawn(reloader.run(hangups));
     process.claim()?;
     let ended = Arc::new(Notify::new());
@@ -172,7 +173,7 @@ fn proxy_server(settings: &NodeSettings, node: &Node, lifecycle: &Lifecycle, upg
     let address = available(gateway.listen, "gateway.listen", upgrade)?;
     proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(buffer));
     if let Some(listen) = gateway.redirect_listen {
-        let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(&gateway.public_url));
+        let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(gateway));
         redirect.add_tcp(&available(listen, "gateway.redirect_listen", upgrade)?);
         redirect.threads = Some(1);
         server.add_service(redirect);

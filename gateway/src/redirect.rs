@@ -1,7 +1,7 @@
 //! The listener for plain HTTP beside one with TLS: it answers each request with a redirect, and nothing else.
 //!
-//! Where to is decided by `gateway.public_url`, never by what the request says of its host. A `token` parameter came over
-//! the wire in the clear, and is not sent along a second time.
+//! Where to is decided by the settings: a rental's own host where the request names one, else `gateway.public_url`; never
+//! anywhere else. A `token` parameter came over the wire in the clear, and is not sent along a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use runit_core::HostLabel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
-use url::Url;
 
 use crate::entrance::with_query;
 use crate::files;
@@ -27,18 +27,17 @@ const PART_OF_FILES: u64 = 16;
 const WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Redirects to the gateway's public name.
+/// Redirects to the same path over TLS.
 pub struct RedirectApp {
-    public_url: String,
+    gateway: runit_config::Gateway,
     places: Semaphore,
 }
 
 impl RedirectApp {
-    /// Redirects to `public_url`, an origin.
-    pub fn new(public_url: &Url) -> Self {
-        let public_url = public_url.as_str().trim_end_matches('/').to_owned();
+    /// Redirects to the public names in the settings.
+    pub fn new(gateway: &runit_config::Gateway) -> Self {
         let places = CONNECTIONS.min(files::most() / PART_OF_FILES) as usize;
-        Self { public_url, places: Semaphore::new(places) }
+        Self { gateway: gateway.clone(), places: Semaphore::new(places) }
     }
 
     async fn converse(&self, mut stream: Stream) -> std::io::Result<()> {
@@ -64,9 +63,28 @@ impl RedirectApp {
         format!(
             "HTTP/1.1 308 Permanent Redirect\r\nLocation: {}{target}\r\nCache-Control: no-store\r\n\
              Referrer-Policy: no-referrer\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.public_url
+            self.origin(head)
         )
     }
+
+    fn origin(&self, head: &[u8]) -> String {
+        let mut url = self.gateway.public_url.clone();
+        let rental = self.gateway.sessions_host.as_ref().and_then(|under| Some((host_label(head, under)?, under)));
+        if let Some((label, under)) = rental {
+            url.set_host(Some(&format!("{label}.{under}"))).expect("a label and a host name");
+        }
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+/// The rental that `Host` names, whatever its port: that one is this listener's.
+fn host_label(head: &[u8], under: &str) -> Option<HostLabel> {
+    let mut lines = head.split(|&c| c == b'\n').filter_map(|line| std::str::from_utf8(line.trim_ascii()).ok());
+    let (_, host) =
+        lines.find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("host")))?;
+    let host = host.trim().to_ascii_lowercase();
+    let name = host.split_once(':').map_or(&*host, |(name, _)| name);
+    name.strip_suffix(under)?.strip_suffix('.')?.parse().ok()
 }
 
 fn bad_request() -> String {
@@ -96,11 +114,21 @@ impl ServerApp for RedirectApp {
 
 #[cfg(test)]
 mod tests {
+    use runit_core::SecretHash;
+
     use super::*;
 
     fn location(request: &str) -> Option<String> {
-        let app = RedirectApp::new(&Url::parse("https://gateway.example:8443").expect("a URL"));
-        let answer = app.answer(format!("{request}\r\nHost: evil.example\r\n\r\n").as_bytes());
+        location_at(request, "evil.example")
+    }
+
+    fn location_at(request: &str, host: &str) -> Option<String> {
+        let app = RedirectApp::new(&runit_config::Gateway {
+            public_url: "https://gateway.example:8443".parse().expect("a URL"),
+            sessions_host: Some("notebooks.test".to_owned()),
+            ..runit_config::Gateway::default()
+        });
+        let answer = app.answer(format!("{request}\r\nAccept: */*\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(answer.matches("\r\n\r\n").count(), 1);
         let location = answer.lines().find_map(|line| line.strip_prefix("Location: "));
         assert_eq!(answer.starts_with("HTTP/1.1 308 "), location.is_some(), "{answer}");
@@ -121,6 +149,24 @@ mod tests {
             assert_eq!(location(&format!("GET {target} HTTP/1.1")).as_deref(), Some(&*expected));
         }
         assert!(location("POST /x HTTP/1.0").is_some(), "308 keeps the method");
+    }
+
+    #[test]
+    fn a_rental_is_led_to_its_own_host_and_no_other_name_is_followed() {
+        let label = HostLabel::of(SecretHash::of("token"));
+        let ours = format!("https://{label}.notebooks.test:8443/s/x");
+        let main = "https://gateway.example:8443/s/x";
+        for (host, expected) in [
+            (format!("{label}.notebooks.test"), &*ours),
+            (format!("{label}.Notebooks.test:80"), &ours),
+            (format!("{label}.notebooks.test.evil"), main),
+            (format!("{label}.evilnotebooks.test"), main),
+            (format!("evil.example/{label}.notebooks.test"), main),
+            ("x.notebooks.test".to_owned(), main),
+            (".notebooks.test".to_owned(), main),
+        ] {
+            assert_eq!(location_at("GET /s/x HTTP/1.1", &host).as_deref(), Some(expected), "{host}");
+        }
     }
 
     #[test]
