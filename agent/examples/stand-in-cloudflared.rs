@@ -3,12 +3,15 @@
 //! Prints and serves what the real one does, as far as the agent looks at it, failures included. Refuses what was not
 //! foreseen in cloudflared's own way: an unknown flag prints the usage and ends with status 0. What it was started with
 //! is written to `DIRECTORY/seen.json`.
+//!
+//! The mode `real:PROGRAM` writes that down, too, and then becomes the program, a real cloudflared.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::exit;
+use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
 const READY_AFTER: Duration = Duration::from_millis(400);
@@ -17,11 +20,15 @@ const READY_AFTER: Duration = Duration::from_millis(400);
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, directory, rest @ ..] = &arguments[..] else { panic!("MODE and DIRECTORY are missing") };
-    if rest == ["--version"] {
+    let real = mode.strip_prefix("real:");
+    if real.is_none() && rest == ["--version"] {
         print_version(mode);
         return;
     }
     write_down(Path::new(directory), rest);
+    if let Some(program) = real {
+        panic!("{program}: {}", Command::new(program).args(rest).exec());
+    }
     let flags = flags(rest);
 
     match mode.as_str() {

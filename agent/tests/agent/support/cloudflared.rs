@@ -1,4 +1,4 @@
-//! The stand-in for cloudflared, as a program in a directory of its own.
+//! The stand-in for cloudflared, as a program in a directory of its own; or a real one, which `CLOUDFLARED_BIN` names.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,33 @@ use tempfile::TempDir;
 /// One installed stand-in that behaves as `mode` says; see the example `stand-in-cloudflared`.
 pub(crate) struct Cloudflared {
     directory: TempDir,
+    is_real: bool,
 }
 
 impl Cloudflared {
+    /// One that does what it should: the real one where there is one, which needs the Internet then.
+    pub(crate) fn install_good() -> Self {
+        match std::env::var("CLOUDFLARED_BIN") {
+            Ok(program) => Self { is_real: true, ..Self::install(&format!("real:{program}")) },
+            Err(_) => Self::install("good"),
+        }
+    }
+
+    /// Whether names and times are Cloudflare's.
+    pub(crate) fn is_real(&self) -> bool {
+        self.is_real
+    }
+
     pub(crate) fn install(mode: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let stand_in = Path::new(env!("CARGO_BIN_EXE_runit-agent")).with_file_name("examples/stand-in-cloudflared");
         assert!(stand_in.exists(), "{} is built with the tests: cargo test, cargo nextest", stand_in.display());
         let place = directory.path().display();
-        let script = format!("#!/bin/sh\nexec '{}' {mode} '{place}' \"$@\"\n", stand_in.display());
+        let script = format!("#!/bin/sh\nexec '{}' '{mode}' '{place}' \"$@\"\n", stand_in.display());
         let program = directory.path().join("cloudflared");
         std::fs::write(&program, script).expect("written");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
-        Self { directory }
+        Self { directory, is_real: false }
     }
 
     pub(crate) fn program(&self) -> PathBuf {
