@@ -26,6 +26,7 @@ mod report;
 mod runit;
 mod scenario;
 mod scenarios;
+mod schedule;
 mod targets;
 mod tls;
 mod upstream;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::load;
 use crate::measure::{Effort, Metric, Samples, note_bytes, note_units, rounds};
 use crate::peer::{Demands, House, Kind, Peer};
-use crate::scenarios::{cap, control, idle, latency, page, sessions};
+use crate::scenarios::{cap, control, fleet, idle, latency, page, sessions};
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -41,6 +41,8 @@ pub(crate) enum Scenario {
     Cap,
     /// The control API: heartbeats, and registrations
     Control,
+    /// 100,000 sessions whose agents send 5,000 heartbeats a second, beside requests of 1 KiB
+    Fleet,
 }
 
 const CONNECTIONS: usize = 32;
@@ -66,6 +68,7 @@ impl Scenario {
             Self::Idle => Metric::Memory,
             Self::Page => Metric::Load,
             Self::Latency => Metric::Median,
+            Self::Fleet => Metric::P99,
             Self::Cap => Metric::Overshoot,
             _ => Metric::CpuMicros,
         }
@@ -123,6 +126,7 @@ impl Scenario {
             Self::Sessions => sessions::run(house, effort).await,
             Self::Cap => cap::run(house, effort).await,
             Self::Control => control::run(house, effort).await,
+            Self::Fleet => fleet::run(house, effort).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cap;
 pub(crate) mod control;
+pub(crate) mod fleet;
 pub(crate) mod idle;
 pub(crate) mod latency;
 pub(crate) mod page;

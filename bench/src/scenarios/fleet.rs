@@ -1,0 +1,101 @@
+//! A large fleet: 100,000 sessions are registered, their agents send 5,000 heartbeats a second on schedule, and one
+//! renter's connections ask as fast as they can.
+//!
+//! Each round measures the requests alone, the heartbeats alone, and both together: what heartbeats take from the data
+//! plane is the difference.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::load;
+use crate::measure::{Effort, Metric, Samples, Tally, Turn, note_units};
+use crate::peer::{Demands, House, Kind, Peer, credential};
+use crate::process::Process;
+use crate::runit::Rented;
+use crate::scenarios::sessions::register;
+use crate::schedule::{self, Pace};
+
+const SESSIONS: u64 = 100_000;
+const HEARTBEATS: Pace = Pace { per_second: 5_000, connections: 64 };
+const RENTERS_CONNECTIONS: usize = 32;
+const SMALL: &str = "/bytes/1024";
+/// Long enough for several rounds of the sweeper, which writes heartbeats.
+const TURNS: u32 = 5;
+
+/// Measures it.
+///
+/// # Errors
+/// When the gateway cannot be started, or a call fails.
+pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
+    let sessions = SESSIONS / effort.shrink;
+    let pace = Pace { per_second: HEARTBEATS.per_second / u32::try_from(effort.shrink)?, ..HEARTBEATS };
+    let turn = effort.turn * TURNS;
+    let peer = Peer::start(Kind::Runit, house, Demands::default()).await?;
+    let runit = peer.runit.clone().context("it is RUNIT")?;
+    let memory = || peer.process.as_ref().map(Process::memory).unwrap_or(0);
+    let before = memory();
+    let registered = register(&runit, house.upstream, sessions, false).await?;
+    let each = memory().saturating_sub(before) as f64 / 1024.0 / sessions as f64;
+
+    let heartbeats: Arc<[Vec<u8>]> = registered.iter().map(heartbeat).collect();
+    let beat = || {
+        let (heartbeats, address) = (Arc::clone(&heartbeats), runit.control);
+        async move {
+            let request = move |index: u32| heartbeats[index as usize % heartbeats.len()].clone();
+            // The upstream is on this thread's runtime.
+            tokio::task::spawn_blocking(move || schedule::keep(address, pace, turn, request)).await?
+        }
+    };
+    let ask = || load::kept(&peer.way, None, RENTERS_CONNECTIONS, SMALL, turn);
+
+    let names = ["requests alone", "heartbeats alone", "requests beside heartbeats", "heartbeats beside requests"];
+    let mut samples = names.map(Samples::of);
+    for round in 0..=effort.rounds {
+        let alone = timed(&peer, ask()).await?;
+        let quiet = timed(&peer, beat()).await?;
+        let (cpu, start) = (peer.cpu(), Instant::now());
+        let (asked, beaten) = tokio::try_join!(ask(), beat())?;
+        let both = spent(&peer, cpu, start);
+        if round == 0 {
+            continue;
+        }
+        note_units(&mut samples[0], &alone.0, &alone.1);
+        note_units(&mut samples[1], &quiet.0, &quiet.1);
+        // Processor time of both cannot be told apart.
+        let together = Turn { cpu: None, ..both };
+        note_units(&mut samples[2], &asked, &together);
+        note_units(&mut samples[3], &beaten, &together);
+        samples[2].note(Metric::Held, rate(&asked, both.took) / rate(&alone.0, alone.1.took) * 100.0);
+    }
+    samples[1].note(Metric::Memory, each);
+    Ok(samples.into())
+}
+
+async fn timed(peer: &Peer, work: impl Future<Output = Result<Tally>>) -> Result<(Tally, Turn)> {
+    let (cpu, start) = (peer.cpu(), Instant::now());
+    let tally = work.await?;
+    Ok((tally, spent(peer, cpu, start)))
+}
+
+fn spent(peer: &Peer, cpu: Option<Duration>, start: Instant) -> Turn {
+    let took = start.elapsed();
+    Turn { took, cpu: peer.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before)) }
+}
+
+fn rate(tally: &Tally, took: Duration) -> f64 {
+    tally.done as f64 / took.as_secs_f64()
+}
+
+/// An agent's heartbeat, as bytes.
+fn heartbeat(session: &Rented) -> Vec<u8> {
+    let body = format!("{{\"sessionId\":\"{}\"}}", session.id);
+    let bearer = credential(&session.secret).replace("token ", "Bearer ");
+    format!(
+        "POST /provider/heartbeat HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n{bearer}\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
