@@ -63,8 +63,8 @@ impl Counts {
 struct Entry {
     revision: u64,
     live: Option<Live>,
-    /// For those who wait for it to change.
-    status: watch::Sender<SessionStatus>,
+    /// For those who wait for it to change; none until somebody does, since it takes some hundred bytes.
+    status: Option<Box<watch::Sender<SessionStatus>>>,
 }
 
 struct Live {
@@ -98,8 +98,10 @@ impl Directory {
         let known = entries.by_id.remove(&id);
         let was = known.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| live.session.status());
         entries.counts.moved(was, now);
-        let status = known.map_or_else(|| watch::Sender::new(now), |entry| entry.status);
-        status.send_if_modified(|status| std::mem::replace(status, now) != now);
+        let status = known.and_then(|entry| entry.status).filter(|status| status.receiver_count() > 0);
+        if let Some(status) = &status {
+            status.send_if_modified(|status| std::mem::replace(status, now) != now);
+        }
         entries.by_id.insert(id, Entry { revision, live, status });
         // Under the lock, so that changes are sent in the order in which they were applied. No watcher is no error.
         let _ = self.changes.send(change);
@@ -112,7 +114,10 @@ impl Directory {
 
     /// Ends when a live session's status is another than `known`, or the session is gone.
     pub(crate) async fn leaves(&self, id: SessionId, known: SessionStatus) {
-        let status = self.entries().by_id.get(&id).map(|entry| entry.status.subscribe());
+        let status = self.entries().by_id.get_mut(&id).map(|entry| {
+            let now = entry.live.as_ref().map_or(SessionStatus::Removed, |live| live.session.status());
+            entry.status.get_or_insert_with(|| Box::new(watch::Sender::new(now))).subscribe()
+        });
         if let Some(mut status) = status {
             // An entry that is forgotten is a session that is gone.
             let _ = status.wait_for(|status| *status != known).await;
