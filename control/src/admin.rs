@@ -82,6 +82,7 @@ pub(crate) fn router(control: Control, sources: Vec<Source>, stop: watch::Receiv
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn(answer::add_headers))
         .layer(from_fn_with_state(metrics, answer::count))
+        .layer(from_fn(answer::trace))
         .with_state(admin)
 }
 

@@ -86,6 +86,7 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .layer(from_fn(answer::add_headers))
         .layer(from_fn_with_state(control.settings.clone(), answer::add_hsts))
         .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
+        .layer(from_fn(answer::trace))
         .with_state(Api { bodies: BodyLimits::new(control.settings.clone()), control, live })
 }
 

@@ -13,6 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use runit_core::trace::{TRACEPARENT, TraceId};
 
 use crate::answer::{Answer, Refusal};
 use crate::answer_policy::{BadAnswer, MAX_INTERIM};
@@ -164,6 +165,9 @@ impl ProxyHttp for Proxy {
         if let Some(status) = ctx.status {
             self.gateway.metrics.requests.with_label_values(&[class(status)]).inc();
         }
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            note_answer(session, ctx);
+        }
         if let Ok(connection) = connection(session) {
             if connection.is_shared() && !session.as_downstream_mut().is_body_done() {
                 // What is left of the body would be read as the next renter's.
@@ -245,6 +249,16 @@ impl Proxy {
         let settings = self.gateway.settings.load();
         answer.send(session, self.gateway.hsts(), &settings.control.public_url).await
     }
+}
+
+/// A line of the log that says how a request was answered, and of which trace of the client's it was.
+fn note_answer(session: &Session, ctx: &Context) {
+    let request = session.req_header();
+    let traceparent = request.headers.get(TRACEPARENT).map(|field| field.as_bytes());
+    let trace = traceparent.and_then(TraceId::of).map(tracing::field::display);
+    let status = session.response_written().map(|answer| answer.status).or(ctx.status).map(|status| status.as_u16());
+    let id = ctx.admitted.as_ref().map(|admitted| tracing::field::display(admitted.session.id()));
+    tracing::debug!(trace, status, session = id, method = %request.method, "answered");
 }
 
 /// The connection that the guard shares with the phases.

@@ -21,6 +21,7 @@
 //! | [`limit`], [`rate`] | how often somebody may come: exactly N in a window, or so many a second |
 //! | [`event`] | what goes into the audit trail |
 //! | [`webhook`] | what operators' receivers are told, how it is signed, and when it is tried again |
+//! | [`trace`] | which trace of the client's a request is part of |
 //! | [`trail`] | how its events hang together, and what has been done to them |
 
 pub mod address;
@@ -45,6 +46,7 @@ pub mod sync;
 #[cfg(not(loom))]
 mod sync;
 pub mod time;
+pub mod trace;
 pub mod trail;
 pub mod upstream;
 pub mod usage;

@@ -7,6 +7,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use runit_config::LiveSettings;
+use runit_core::trace::{TRACEPARENT, TraceId};
+use tracing::Instrument;
 
 use super::problem::ProblemCode;
 use crate::metrics::Metrics;
@@ -40,10 +42,20 @@ pub(super) async fn add_hsts(State(settings): State<LiveSettings>, request: Requ
     response
 }
 
+/// Whatever is logged for a request of a trace names the trace.
+pub(crate) async fn trace(request: Request, next: Next) -> Response {
+    match request.headers().get(TRACEPARENT).and_then(|field| TraceId::of(field.as_bytes())) {
+        Some(trace) => next.run(request).instrument(tracing::info_span!("request", %trace)).await,
+        None => next.run(request).await,
+    }
+}
+
 pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    metrics.request(route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+    let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+    metrics.request(route, status);
+    tracing::debug!(route, status, "answered");
     if let Some(ProblemCode(code)) = response.extensions().get() {
         metrics.problem(code);
     }
