@@ -324,6 +324,16 @@ async fn it_is_ready_while_the_store_takes_writes() {
 }
 
 #[tokio::test]
+async fn it_is_not_ready_before_it_has_heard_from_the_store() {
+    let app = TestApp::start().await;
+    app.swept().await;
+    let starting = app.starting().await;
+    starting.get("/livez").await.expect_status(200);
+    starting.get("/readyz").await.expect_problem(503, "not ready", "not_ready");
+    app.operator().get("/readyz").await.expect_status(200);
+}
+
+#[tokio::test]
 async fn metrics_are_open_where_no_key_is_configured_and_nothing_else_is() {
     let app = TestApp::with(|settings| settings.gateway.operator_key = None).await;
     let metrics = app.operator().get("/metrics").await;

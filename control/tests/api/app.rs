@@ -189,6 +189,16 @@ impl TestApp {
         Client { base: format!("http://{}", self.admin_address), ..self.client(1) }
     }
 
+    /// A client of the admin listener of another process over the same data, which does nothing else yet: it has not
+    /// swept.
+    pub(crate) async fn starting(&self) -> Client {
+        let control = Control::open(&self.settings, self.clock.clone()).unwrap();
+        let listener = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(control.serve_admin(listener, Vec::new(), std::future::pending()));
+        Client { base, ..self.client(1) }
+    }
+
     /// A client at 127.0.0.`last`.
     pub(crate) fn client(&self, last: u8) -> Client {
         let http = reqwest::Client::builder()
