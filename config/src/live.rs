@@ -108,6 +108,7 @@ reloadable! {
     lock.mode,
     audit.keep_events,
     audit.keep_days,
+    audit.keep_usage_days,
     audit.anchor_file,
     log.filter,
 }

@@ -209,6 +209,9 @@ pub struct Audit {
     pub keep_events: u64,
     /// Days that the store keeps an event for; 1 to 36,500.
     pub keep_days: u64,
+    /// Days that the store keeps the usage record of a lock for after its end, before it is added to a sum; 1 to 36,500.
+    /// None: for ever.
+    pub keep_usage_days: Option<u64>,
     /// Where the trail's last sealed head is written down outside of the store; none: beside it.
     pub anchor_file: Option<PathBuf>,
 }
@@ -327,7 +330,7 @@ impl Default for Quota {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { keep_events: 1_000_000, keep_days: 365, anchor_file: None }
+        Self { keep_events: 1_000_000, keep_days: 365, keep_usage_days: None, anchor_file: None }
     }
 }
 
@@ -474,6 +477,9 @@ impl Audit {
     fn check(&self, checks: &mut Checks<'_>) {
         checks.range("audit.keep_events", self.keep_events, 1_000..=100_000_000);
         checks.range("audit.keep_days", self.keep_days, 1..=36_500);
+        if let Some(days) = self.keep_usage_days {
+            checks.range("audit.keep_usage_days", days, 1..=36_500);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Usage records as text: for bills (CSV, JSON lines), and for the renter who was there.
 //!
 //! The idempotency key of a record is its lock's name. A record that is not final may still grow: bill final ones, once
-//! for each key.
+//! for each key. Sums of deleted records are told apart from them: they carry no price.
 
 use runit_core::store::{Store, StoreError};
-use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{LockId, SessionId, Timestamp};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 /// Records that are read at one time.
@@ -16,6 +16,10 @@ const PAGE: u32 = 1_000;
 /// The first line of a CSV file.
 pub const CSV_HEAD: &str = "idempotency_key,session_id,provider_id,started_at,ended_at,seconds,bytes_in,bytes_out,\
                             bytes_forfeited,final,pricing";
+
+/// The first line of a CSV file of sums.
+pub const CARRIED_CSV_HEAD: &str = "session_id,provider_id,registered_at,records,started_at,ended_at,seconds,bytes_in,\
+                                    bytes_out,bytes_forfeited";
 
 /// All records that pass the filter, by their start; `each` is called for one after the other.
 ///
@@ -32,6 +36,22 @@ pub async fn export(
         let Some(last) = records.last() else { return Ok(()) };
         after = Some((last.started_at, last.lock));
         records.iter().for_each(&mut each);
+    }
+}
+
+/// All sums of deleted records, by session; `each` is called for one after the other.
+///
+/// # Errors
+/// When the store fails.
+pub async fn export_carried(store: &dyn Store, mut each: impl FnMut(&CarriedUsage)) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let carried = store.carried_usage(after, PAGE).await?;
+        carried.iter().for_each(&mut each);
+        after = carried.last().cloned();
+        if after.is_none() {
+            return Ok(());
+        }
     }
 }
 
@@ -102,11 +122,48 @@ pub fn to_csv(record: &UsageRecord, now: Timestamp) -> String {
     )
 }
 
+/// A sum as JSON.
+pub fn carried_to_json(carried: &CarriedUsage) -> Value {
+    json!({
+        "sessionId": carried.session,
+        "providerId": carried.provider,
+        "registeredAt": registered_at(carried),
+        "records": carried.records,
+        "startedAt": carried.started_at.to_string(),
+        "endedAt": carried.ended_at.to_string(),
+        "seconds": carried.seconds,
+        "bytesIn": carried.used.bytes_in,
+        "bytesOut": carried.used.bytes_out,
+        "bytesForfeited": carried.used.forfeited,
+    })
+}
+
+/// A sum as a line of CSV under [`CARRIED_CSV_HEAD`].
+pub fn carried_to_csv(carried: &CarriedUsage) -> String {
+    format!(
+        "{},{},{},{},{},{},{},{},{},{}",
+        carried.session,
+        carried.provider,
+        registered_at(carried).unwrap_or_default(),
+        carried.records,
+        carried.started_at,
+        carried.ended_at,
+        carried.seconds,
+        carried.used.bytes_in,
+        carried.used.bytes_out,
+        carried.used.forfeited,
+    )
+}
+
+/// None where nobody knows any more.
+fn registered_at(carried: &CarriedUsage) -> Option<String> {
+    (carried.registered_at > Timestamp::default()).then(|| carried.registered_at.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use runit_core::ledger::Usage;
-    use serde_json::json;
     use uuid::Uuid;
 
     #[test]

@@ -106,9 +106,17 @@ pub(crate) enum Usage {
         #[arg(long, value_name = "ID")]
         provider: Option<ProviderId>,
     },
+    /// Write what deleted records add up to, by session.
+    Carried {
+        #[command(flatten)]
+        settings: Settings,
+        /// How a sum looks.
+        #[arg(long, value_enum, default_value_t = Format::Csv)]
+        format: Format,
+    },
 }
 
-/// How a usage record looks.
+/// How a usage record or a sum looks.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
     /// A line of CSV, under a head.
@@ -178,9 +186,13 @@ impl Usage {
     /// # Errors
     /// When it could not be done.
     pub(crate) fn run(self) -> anyhow::Result<Finding> {
-        let Self::Export { settings, format, since, until, session, provider } = self;
-        let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
-        export_usage(&settings.load()?, filter, format)
+        match self {
+            Self::Export { settings, format, since, until, session, provider } => {
+                let filter = UsageFilter { session, provider, ended_since: since, ended_before: until };
+                export_usage(&settings.load()?, filter, format)
+            }
+            Self::Carried { settings, format } => carried_usage(&settings.load()?, format),
+        }
     }
 }
 
@@ -243,6 +255,18 @@ fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) ->
     block_on(billing::export(&store, filter, |record| match format {
         Format::Csv => say(&billing::to_csv(record, now)),
         Format::Json => say(&billing::to_json(record, now).to_string()),
+    }))?;
+    Ok(Finding::Well)
+}
+
+fn carried_usage(settings: &NodeSettings, format: Format) -> anyhow::Result<Finding> {
+    let (store, _) = open(settings)?;
+    if let Format::Csv = format {
+        say(billing::CARRIED_CSV_HEAD);
+    }
+    block_on(billing::export_carried(&store, |carried| match format {
+        Format::Csv => say(&billing::carried_to_csv(carried)),
+        Format::Json => say(&billing::carried_to_json(carried).to_string()),
     }))?;
     Ok(Finding::Well)
 }

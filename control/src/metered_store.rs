@@ -14,7 +14,7 @@ use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailMarks};
-use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 
 use crate::metrics::Metrics;
@@ -212,6 +212,14 @@ impl Store for MeteredStore {
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         self.metered("usage_records", self.inner.usage_records(filter, after, limit)).await
+    }
+
+    async fn prune_usage(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.metered("prune_usage", self.inner.prune_usage(before)).await
+    }
+
+    async fn carried_usage(&self, after: Option<CarriedUsage>, limit: u32) -> Result<Vec<CarriedUsage>, StoreError> {
+        self.metered("carried_usage", self.inner.carried_usage(after, limit)).await
     }
 
     async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {

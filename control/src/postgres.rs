@@ -35,7 +35,7 @@ use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Refusal, Session};
 use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
-use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
@@ -398,6 +398,14 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         Ok(self.ask(async |db| usage_rows::find(&db, &filter, after, limit).await).await?)
+    }
+
+    async fn prune_usage(&self, before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.ask(async |db| usage_rows::prune(&db, before).await).await?)
+    }
+
+    async fn carried_usage(&self, after: Option<CarriedUsage>, limit: u32) -> Result<Vec<CarriedUsage>, StoreError> {
+        Ok(self.ask(async |db| usage_rows::carried(&db, after.as_ref(), limit).await).await?)
     }
 
     async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {

@@ -30,7 +30,7 @@ use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Refusal, Session, SessionStatus};
 use runit_core::store::{ChangeError, GrantError, Registration, Store, StoreError};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
-use runit_core::usage::{UsageFilter, UsageRecord};
+use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 use rusqlite::Connection;
 
@@ -309,6 +309,14 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         self.operators.run(move |db| usage_rows::find(db, &filter, after, limit)).await
+    }
+
+    async fn prune_usage(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.writer.run(move |db| usage_rows::prune(db, before)).await
+    }
+
+    async fn carried_usage(&self, after: Option<CarriedUsage>, limit: u32) -> Result<Vec<CarriedUsage>, StoreError> {
+        self.operators.run(move |db| usage_rows::carried(db, after.as_ref(), limit)).await
     }
 
     async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError> {

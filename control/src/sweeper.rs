@@ -78,7 +78,8 @@ impl Control {
         anchors.update(&file, &*self.sessions.store, &self.trail, &*self.sessions.clock).await
     }
 
-    /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk.
+    /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk; and
+    /// usage records, where the settings say so.
     async fn forget(&self) -> Result<(), StoreError> {
         if !self.sessions.store.may_sweep().await? {
             return Ok(());
@@ -88,9 +89,10 @@ impl Control {
         self.sessions.store.forget_removed(before).await?;
         self.reports.retain(&self.sessions.directory.sessions().iter().map(|session| session.id).collect());
         let audit = self.settings.load().audit.clone();
-        let kept_for = Duration::from_secs(audit.keep_days.saturating_mul(DAY_SECONDS));
-        let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(kept_for)));
-        while self.sessions.store.prune_events(audit.keep_events, before).await? > 0 {}
+        while self.sessions.store.prune_events(audit.keep_events, days_before(now, audit.keep_days)).await? > 0 {}
+        if let Some(days) = audit.keep_usage_days {
+            while self.sessions.store.prune_usage(days_before(now, days)).await? > 0 {}
+        }
         Ok(())
     }
 
@@ -152,4 +154,9 @@ impl Control {
             Err(ChangeError::Refused(_) | ChangeError::Unknown | ChangeError::Store(_)) => false,
         }
     }
+}
+
+fn days_before(now: Timestamp, days: u64) -> Timestamp {
+    let time = Duration::from_secs(days.saturating_mul(DAY_SECONDS));
+    Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(time)))
 }

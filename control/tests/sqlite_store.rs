@@ -64,6 +64,7 @@ store_contract! {
     events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies,
     each_lock_has_a_record_that_outlives_its_session,
     records_add_up_to_the_ledger_whatever_happens,
+    deleted_records_are_carried_on_and_no_sum_changes,
     bytes_are_leased_for_the_lock_that_stands_and_for_no_other,
     a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
     a_receivers_place_in_the_trail_survives,

@@ -17,7 +17,7 @@ use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
 use crate::time::Timestamp;
 use crate::trail::{Link, TrailMarks};
-use crate::usage::{UsageFilter, UsageRecord};
+use crate::usage::{CarriedUsage, UsageFilter, UsageRecord};
 
 /// The store could not do it: disk, lock, or damage. The chain is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,13 @@ pub trait Store: Send + Sync + 'static {
         after: Option<(Timestamp, LockId)>,
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError>;
+
+    /// Deletes final records of locks that ended before then, and carries on what they add up to, in one transaction.
+    /// Answers how many it deleted, at most some thousand: ask again until none are left.
+    async fn prune_usage(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// At most `limit` sums of deleted records, by session, provider and registration, beginning after those of `after`.
+    async fn carried_usage(&self, after: Option<CarriedUsage>, limit: u32) -> Result<Vec<CarriedUsage>, StoreError>;
 
     /// The place of the last event that a webhook's receiver has taken; none for a target that was never served.
     async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError>;

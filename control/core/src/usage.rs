@@ -4,7 +4,10 @@
 //! lock under whose connections they moved, however late they are booked: by a report after the release, by the lease's
 //! expiry (as forfeited), or by the recovery of a node that died.
 //!
-//! Invariant: the sum of a session's records is its ledger's total ([`Ledger::total`](crate::ledger::Ledger)).
+//! Records that nobody needs one by one any more are deleted, and what they add up to is carried on.
+//!
+//! Invariant: the sum of a session's records and of what is carried is its ledger's total
+//! ([`Ledger::total`](crate::ledger::Ledger)).
 
 use std::collections::BTreeMap;
 
@@ -39,6 +42,27 @@ impl UsageRecord {
     pub fn seconds(&self, now: Timestamp) -> u64 {
         self.ended_at.unwrap_or(now).since(self.started_at).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
     }
+}
+
+/// What deleted records of one session add up to. There is one for each provider and registration of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedUsage {
+    /// Of which session.
+    pub session: SessionId,
+    /// Who rented it out.
+    pub provider: ProviderId,
+    /// When the session was registered; 1970 if it was forgotten before its records were deleted.
+    pub registered_at: Timestamp,
+    /// How many records.
+    pub records: u64,
+    /// Their seconds ([`UsageRecord::seconds`]).
+    pub seconds: u64,
+    /// When the first lock was taken.
+    pub started_at: Timestamp,
+    /// When the last lock ended.
+    pub ended_at: Timestamp,
+    /// What was booked.
+    pub used: Usage,
 }
 
 /// Which records are asked for; what is not named does not matter.

@@ -12,12 +12,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema::OpenError;
 
 /// In order; the first one makes version 1.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/1_first.sql"),
     include_str!("migrations/2_operators.sql"),
     include_str!("migrations/3_trail.sql"),
     include_str!("migrations/4_usage.sql"),
     include_str!("migrations/5_webhooks.sql"),
+    include_str!("migrations/6_carried_usage.sql"),
 ];
 
 /// The version that this program brings a file to.

@@ -200,4 +200,14 @@ fn usage_is_exported_with_a_head_and_choices() {
         json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["bytesIn"].clone()).collect();
     assert_eq!(sums, [json!(1), json!(4)]);
     assert_eq!(export(&["--session", "nonsense"]).0, Some(2));
+
+    let row = "INSERT INTO usage_carried VALUES (zeroblob(16), 'p', 0, 2, 3, 1000, 2000, 4, 5, 6)";
+    database.execute_batch(row).unwrap();
+    let (code, carried) = answer(&command(directory.path(), &["usage", "carried"]));
+    assert_eq!((code, carried.lines().count()), (Some(0), 2), "{carried}");
+    let times = "1970-01-01T00:00:01.000Z,1970-01-01T00:00:02.000Z";
+    assert_eq!(carried.lines().nth(1).unwrap(), format!("{session},p,,2,{times},3,4,5,6"));
+    let (_, json) = answer(&command(directory.path(), &["usage", "carried", "--format", "json"]));
+    let carried: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&carried["registeredAt"], &carried["records"]), (&Value::Null, &json!(2)));
 }

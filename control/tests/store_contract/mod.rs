@@ -665,6 +665,7 @@ pub(crate) async fn records_add_up_to_the_ledger_whatever_happens(fixture: &impl
                 let spent = Spent { since, bytes_in: bytes.0, bytes_out: bytes.1, reserved: draw(500) };
                 store.recover(node(), vec![(id(1), spent)], at(now)).await.unwrap();
             }
+            7 if draw(20) == 0 => drop(store.prune_usage(at(now)).await.unwrap()),
             6 => {
                 let end = if draw(5) == 0 { Change::Remove } else { release(&of) };
                 drop(store.change(id(1), end, at(now)).await);
@@ -675,15 +676,78 @@ pub(crate) async fn records_add_up_to_the_ledger_whatever_happens(fixture: &impl
             }
             _ => leases += 1,
         }
-        let records = all_records(&*store).await;
-        let sum = records.iter().fold(Usage::default(), |sum, record| sum.plus(&record.used));
         let ledger = store.ledger(id(1), at(0)).await.unwrap();
-        assert_eq!(sum, ledger.total, "at {now}");
+        assert_eq!(sum_of_records(&*store).await, ledger.total, "at {now}");
     }
-    let records = all_records(&*store).await;
-    assert!(records.len() > 50 && records.iter().any(|record| record.used.forfeited > 0), "{}", records.len());
+    store.prune_usage(at(now)).await.unwrap();
+    let carried = store.carried_usage(None, 10).await.unwrap();
+    assert!(carried[0].records > 50 && carried[0].used.forfeited > 0, "{carried:?}");
     let kept = fixture.open().ledger(id(1), at(0)).await.unwrap();
     assert!(kept.total.total() > kept.charged(), "buckets have left the window meanwhile: {:?}", kept.total);
+}
+
+async fn sum_of_records(store: &dyn Store) -> Usage {
+    let records = all_records(store).await.into_iter().map(|record| record.used);
+    let carried = store.carried_usage(None, 1_000).await.unwrap().into_iter().map(|carried| carried.used);
+    records.chain(carried).fold(Usage::default(), |sum, used| sum.plus(&used))
+}
+
+pub(crate) async fn deleted_records_are_carried_on_and_no_sum_changes(fixture: &impl Fixture) {
+    let store = fixture.open();
+    let used = async |session: u128, token: &str, lease_id: u128, now: u64, bytes: (u64, u64)| {
+        store.change(id(session), issue(token), at(now)).await.unwrap();
+        store.change(id(session), claim(token, 1, None), at(now)).await.unwrap();
+        store.grant(lease_of(token, session, lease_id, 10_000), policy(), at(now)).await.unwrap();
+        store.settle(vec![report(session, lease_id, 1, bytes, true)], at(now)).await.unwrap();
+        store.change(id(session), release(token), at(now + 1_500)).await.unwrap();
+        store.change(id(session), Change::Refresh(registration(session, token).offer), at(now + 1_500)).await.unwrap();
+    };
+    store.register(registration(1, "one"), at(7)).await.unwrap();
+    store.register(registration(2, "two"), at(8)).await.unwrap();
+    used(1, "a", 1, 1_000, (1, 2)).await;
+    used(1, "b", 2, 10_000, (10, 20)).await;
+    used(2, "c", 3, 10_000, (5, 6)).await;
+    used(1, "d", 4, 50_000, (100, 200)).await;
+    store.change(id(2), issue("e"), at(20_000)).await.unwrap();
+    store.change(id(2), claim("e", 1, None), at(20_000)).await.unwrap();
+    store.grant(lease_of("e", 2, 5, 1_000), policy(), at(20_000)).await.unwrap();
+    let before = sum_of_records(&*store).await;
+
+    assert_eq!(store.prune_usage(at(2_500)).await.unwrap(), 0, "a lock that ended then is not one from before");
+    assert_eq!(fixture.open().prune_usage(at(2_501)).await.unwrap(), 1);
+    assert_eq!(fixture.open().prune_usage(at(50_000)).await.unwrap(), 2, "one that stands stays");
+    let store_again = fixture.open();
+    assert_eq!(sum_of_records(&*store_again).await, before);
+    let carried = store_again.carried_usage(None, 10).await.unwrap();
+    let shown: Vec<_> = carried
+        .iter()
+        .map(|one| {
+            (one.session, one.registered_at, one.records, one.seconds, one.started_at, one.ended_at, one.used.moved())
+        })
+        .collect();
+    let expected = [(id(1), at(7), 2, 4, at(1_000), at(11_500), 33), (id(2), at(8), 1, 2, at(10_000), at(11_500), 11)];
+    assert_eq!(shown, expected);
+    assert_eq!(store_again.carried_usage(None, 1).await.unwrap(), carried[..1]);
+    assert_eq!(store_again.carried_usage(Some(carried[0].clone()), 10).await.unwrap(), carried[1..]);
+
+    store.change(id(2), release("e"), at(21_000)).await.unwrap();
+    assert_eq!(store.prune_usage(at(49_000)).await.unwrap(), 0, "a lease is open");
+    store.expire_leases(at(80_000)).await.unwrap();
+    assert_eq!(store.prune_usage(at(49_000)).await.unwrap(), 1);
+    assert_eq!(sum_of_records(&*store).await, before.plus(&Usage { forfeited: 1_000, ..Usage::default() }));
+
+    // A session that is forgotten, and registered again under its name, begins a sum of its own.
+    store.change(id(1), Change::Remove, at(90_000)).await.unwrap();
+    store.forget_removed(at(90_001)).await.unwrap();
+    store.register(registration(1, "anew"), at(100_000)).await.unwrap();
+    used(1, "f", 6, 110_000, (7, 0)).await;
+    assert_eq!(store.prune_usage(at(200_000)).await.unwrap(), 2);
+    let carried = store.carried_usage(None, 10).await.unwrap();
+    let of_one: Vec<_> =
+        carried.iter().filter(|one| one.session == id(1)).map(|one| (one.registered_at, one.used.moved())).collect();
+    assert_eq!(of_one, [(Timestamp::default(), 300), (at(7), 33), (at(100_000), 7)]);
+    assert_eq!(store.ledger(id(1), at(200_000)).await.unwrap().total.moved(), 7);
+    assert!(all_records(&*store).await.is_empty());
 }
 
 pub(crate) async fn bytes_are_leased_for_the_lock_that_stands_and_for_no_other(fixture: &impl Fixture) {
