@@ -189,6 +189,19 @@ mod tests {
         assert_eq!(shares[&lock(1)], Usage::default());
     }
 
+    #[test]
+    fn each_lock_has_what_was_reported_of_it_and_the_rest_goes_back_to_front_as_far_as_leases_go() {
+        let leases = [lease(1, 100, (7, 3)), lease(2, 50, (10, 20)), lease(3, 30, (0, 5))];
+        let shares = share_out(usage(20, 40, 30), &leases);
+        // Of the rest (3, 12, 30) the last lock takes 25 bytes, the one before it 20: its room.
+        assert_eq!(shares[&lock(3)], usage(3, 17, 10));
+        assert_eq!(shares[&lock(2)], usage(10, 20, 20));
+        assert_eq!(shares[&lock(1)], usage(7, 3, 0));
+        let beyond = share_out(usage(20, 40, 1_000), &leases);
+        assert_eq!(beyond[&lock(1)], usage(7, 3, 90));
+        assert_eq!(beyond[&lock(3)].forfeited, 10 + 880, "beyond all leases");
+    }
+
     proptest! {
         #[test]
         fn shares_add_up_to_the_charge(
