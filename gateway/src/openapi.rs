@@ -31,7 +31,8 @@ pub fn openapi() -> Value {
     let mut paths = Map::new();
     let parameter = |name: &str, about: &str, schema: Value| json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema });
     let text = json!({ "type": "string" });
-    let token = parameter("token", "An access token, or the ticket that it was changed for", text.clone());
+    let some_token = json!({ "type": "string", "examples": ["67e55044-10b1-426f-9247-bb680e5fe0c8"] });
+    let token = parameter("token", "An access token, or the ticket that it was changed for", some_token);
     let session = parameter("sessionId", "The session", json!({ "type": "string", "format": "uuid" }));
     let place = parameter("path", "A path of Jupyter's, with its slashes", text);
     paths.insert(LINK.into(), link(&token));

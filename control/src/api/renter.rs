@@ -83,7 +83,7 @@ pub(super) async fn request(
 }
 
 /// The way to the gateway, which decides what the token opens.
-#[utoipa::path(get, path = "/access/{token}", operation_id = "access", tag = "renters", params(("token" = String, Path)),
+#[utoipa::path(get, path = "/access/{token}", operation_id = "access", tag = "renters", params(("token" = String, Path, format = Uuid)),
     responses((status = 302, description = "The gateway's own link", headers(("Location" = String)))))]
 pub(super) async fn access(State(api): State<Api>, Segment(token): Segment) -> Result<impl IntoResponse, Problem> {
     redirect(&api, AccessToken::parse(&token))
@@ -98,7 +98,7 @@ pub(super) async fn access_bearer(State(api): State<Api>, bearer: Bearer) -> Res
 
 /// The renter is there.
 #[utoipa::path(post, path = "/renter/heartbeat/{token}", operation_id = "renterHeartbeat", tag = "renters",
-    params(("token" = String, Path)), responses((status = 200, description = "Heard", body = Done)))]
+    params(("token" = String, Path, format = Uuid)), responses((status = 200, description = "Heard", body = Done)))]
 pub(super) async fn heartbeat(State(api): State<Api>, Sender(from): Sender, Segment(token): Segment) -> Answer<Done> {
     present(api, parse(&token)?, from).await
 }
@@ -112,7 +112,7 @@ pub(super) async fn heartbeat_bearer(State(api): State<Api>, Sender(from): Sende
 
 /// The renter gives the session back.
 #[utoipa::path(post, path = "/renter/release/{token}", operation_id = "giveBack", tag = "renters",
-    params(("token" = String, Path)), responses((status = 200, description = "It is given back", body = Done)))]
+    params(("token" = String, Path, format = Uuid)), responses((status = 200, description = "It is given back", body = Done)))]
 pub(super) async fn release(State(api): State<Api>, Sender(from): Sender, Segment(token): Segment) -> Answer<Done> {
     give_back(api, parse(&token)?, from).await
 }
@@ -133,7 +133,7 @@ pub(super) struct Reconnect {
 
 /// Moves the lock to the address that this comes from; what is connected from the old one is cut.
 #[utoipa::path(post, path = "/renter/reconnect/{token}", operation_id = "reconnect", tag = "renters",
-    params(("token" = String, Path)), request_body = Reconnect, responses((status = 200, description = "It is moved", body = Done)))]
+    params(("token" = String, Path, format = Uuid)), request_body = Reconnect, responses((status = 200, description = "It is moved", body = Done)))]
 pub(super) async fn reconnect(
     State(api): State<Api>,
     Sender(from): Sender,
@@ -157,7 +157,7 @@ pub(super) async fn reconnect_bearer(
 
 /// How far the session is used. Counts as no presence, and works over the cap.
 #[utoipa::path(get, path = "/renter/usage/{token}", operation_id = "usage", tag = "renters",
-    params(("token" = String, Path)), responses((status = 200, description = "As far as nodes have reported", body = UsageNow)))]
+    params(("token" = String, Path, format = Uuid)), responses((status = 200, description = "As far as nodes have reported", body = UsageNow)))]
 pub(super) async fn usage(State(api): State<Api>, Sender(from): Sender, Segment(token): Segment) -> Answer<UsageNow> {
     standing(api, parse(&token)?, from).await
 }
@@ -171,7 +171,7 @@ pub(super) async fn usage_bearer(State(api): State<Api>, Sender(from): Sender, b
 
 /// What the lock has used that this token took, also after its end.
 #[utoipa::path(get, path = "/renter/statement/{token}", operation_id = "statement", tag = "renters",
-    params(("token" = String, Path)), responses((status = 200, description = "The statement", body = Statement)))]
+    params(("token" = String, Path, format = Uuid)), responses((status = 200, description = "The statement", body = Statement)))]
 pub(super) async fn statement(
     State(api): State<Api>,
     Sender(from): Sender,

@@ -38,7 +38,7 @@ struct Watcher {
 ///
 /// When the token opens nothing any more an event `refused` with `{error, code}` ends the stream. Watching is no presence.
 #[utoipa::path(get, path = "/renter/usage/{token}/events", operation_id = "usageEvents", tag = "renters",
-    params(("token" = String, Path)),
+    params(("token" = String, Path, format = Uuid)),
     responses((status = 200, description = "A stream", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(
     State(api): State<Api>,
