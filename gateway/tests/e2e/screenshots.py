@@ -24,6 +24,7 @@ from test_renters_page import CHANGE_MS, Visitor
 
 LARGEST_BYTES = 100_000
 COLOURS = 64
+NOBODYS_PORT = 9
 CAP = 40_000_000
 SETTINGS = {
     "gateway.operator_key": KEY,
@@ -132,6 +133,22 @@ class Artist:
 
         visitor.release()
         self.take(page, "renter-released")
+        page.get_by_role("button", name="Back to the list").click()
+
+        newest = self.node.register(self.provider.url, **OFFERS[0])
+        expect(visitor.free).to_have_count(len(OFFERS))
+        with visitor.context.expect_page():
+            visitor.free.last.get_by_role("button", name="Connect").click()
+        page.bring_to_front()
+        expect(visitor.state).to_have_text("In use by you.", timeout=CHANGE_MS)
+        control, tap.target = tap.target, ("127.0.0.1", NOBODYS_PORT)
+        tap.move_to("127.0.0.1")
+        expect(visitor.state).to_contain_text("connection to the server was lost", timeout=CHANGE_MS)
+        self.take(page, "renter-disconnected")
+        tap.target = control
+        self.node.deregister(newest)
+        expect(visitor.state).to_contain_text("its provider has gone", timeout=CHANGE_MS)
+        self.take(page, "renter-ended")
         visitor.context.close()
         tap.close()
 

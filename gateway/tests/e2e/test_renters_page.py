@@ -259,6 +259,16 @@ def test_the_list_changes_without_being_asked_for(node, provider, offered, visit
     assert asked == []
 
 
+def test_the_page_says_that_its_reader_is_there(offered, visitor):
+    beat = "setInterval(() => postMessage('beat'), 100);"
+    visitor.context.route("**/pulse.js", lambda route: route.fulfill(body=beat, content_type="text/javascript"))
+    visitor.connect()
+    with visitor.page.expect_response("**/renter/heartbeat", timeout=PAGE_MS) as answer:
+        pass
+    assert answer.value.status == 200
+    visitor.release()
+
+
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_nothing_moves_for_who_wants_no_motion(chromium, node, offered, motion):
     visitor = Visitor(chromium, node.control_url, reduced_motion=motion)
