@@ -89,3 +89,23 @@ async fn after_a_restart_silence_counts_from_the_start() {
     app.until(&rented, "unknown session").await;
     assert_eq!(app.status(&session).await, "READY");
 }
+
+#[tokio::test]
+async fn usage_records_are_kept_unless_the_settings_say_for_how_long() {
+    let mut app = TestApp::start().await;
+    let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
+    let release = format!("/renter/release/{}", session.token);
+    app.client(2).send(Method::POST, &release, &[], None).await.expect(200);
+    let path = format!("/renter/statement/{}", session.token);
+    app.step(Duration::from_secs(3 * 24 * 3_600));
+    app.restart().await;
+    app.swept().await;
+    app.client(2).get(&path).await.expect(200);
+    app.restart_with(|settings| settings.audit.keep_usage_days = Some(2)).await;
+    let started = std::time::Instant::now();
+    while app.client(2).get(&path).await.status != 404 {
+        assert!(started.elapsed() < Duration::from_secs(20), "the record is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

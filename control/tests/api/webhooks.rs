@@ -202,3 +202,33 @@ async fn an_address_inside_is_never_dialled() {
     assert_eq!(refused.to_string(), "the host has no address that may be dialled");
     assert!(inside.seen().is_empty());
 }
+
+#[tokio::test]
+async fn the_command_tries_each_receiver_once_and_says_what_came_of_it() {
+    let takes = Receiver::start(|_| answer("204 No Content")).await;
+    let refuses = Receiver::start(|_| answer("500 Internal Server Error")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("runit.toml");
+    let target = |name: &str, receiver: &Receiver| {
+        format!(
+            "{{ name = \"{name}\", url = \"http://{}/hook\", secret = \"{SECRET}\", kinds = [] }}",
+            receiver.address
+        )
+    };
+    let targets = [target("takes", &takes), target("refuses", &refuses)].join(", ");
+    let settings = format!("[upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n[webhooks]\ntargets = [{targets}]\n");
+    std::fs::write(&config, settings).unwrap();
+    let test = async |name: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_runit-control"));
+        let output = command.args(["webhooks", "test"]).args(name).arg("--config").arg(&config).output().await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!said.contains(SECRET));
+        (output.status.code(), said)
+    };
+    assert_eq!(test(&["takes"]).await, (Some(0), "takes: taken\n".into()));
+    assert_eq!(test(&[]).await, (Some(1), "takes: taken\nrefuses: the receiver answers 500\n".into()));
+    assert_eq!(test(&["nobody"]).await.0, Some(2));
+    let seen = [&takes, &refuses].map(|receiver| receiver.seen());
+    assert_eq!((seen[0].len(), seen[1].len()), (2, 1));
+    assert!(seen[1][0].1.contains("\"type\":\"TEST\""), "{seen:?}");
+}
