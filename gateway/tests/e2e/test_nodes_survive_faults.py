@@ -232,7 +232,7 @@ def test_a_history_with_two_holders_is_found_out():
 class Contender(threading.Thread):
     """A renter who takes the session, uses it through any node, and gives it back, again and again."""
 
-    def __init__(self, nodes, session_id, address, history, over):
+    def __init__(self, nodes, session_id, address, history, over, begins=True):
         super().__init__(daemon=True)
         self.nodes = nodes
         self.session_id = session_id
@@ -240,7 +240,8 @@ class Contender(threading.Thread):
         self.history = history
         self.over = over
         self.held = 0
-        self.start()
+        if begins:
+            self.start()
 
     def run(self):
         while not self.over.is_set():
@@ -312,6 +313,35 @@ def keep_fresh(nodes, session, provider, over):
             except requests.RequestException:
                 continue
         time.sleep(0.02)
+
+
+def test_a_node_that_hears_of_no_release_serves_nobody_beside_the_next_renter(nodes, provider):
+    session = registered(nodes, provider)
+    history, over = History(), threading.Event()
+    fresh = threading.Thread(target=keep_fresh, args=(nodes[::2], session, provider, over), daemon=True)
+    fresh.start()
+    first, cut_off = session["accessToken"], nodes[1]
+    last = Contender([cut_off], session["sessionId"], RENTERS[1], history, over, begins=False)
+    assert last.insist("claim", first)
+    cut_off.machine.cut_off()
+    try:
+        Contender(nodes[:1], session["sessionId"], RENTERS[1], history, over, begins=False).insist("release", first)
+        asking = threading.Thread(
+            target=lambda: [history.record("use", first, lambda: last.get(first) == 200) for _ in range(200)], daemon=True
+        )
+        asking.start()
+        following = Contender(nodes[::2], session["sessionId"], RENTERS[2], history, over)
+        eventually("the next renter has his turns", lambda: following.held >= 2, 2 * BACK_SECONDS)
+    finally:
+        over.set()
+        cut_off.machine.join()
+    for thread in [fresh, following, asking]:
+        thread.join(120)
+        assert not thread.is_alive()
+    served = [one for one in history.operations if one.kind == "use" and one.token == first]
+    assert served, "the node that was cut off did not serve on, so that this has shown nothing"
+    assert history.violations() == []
+    nodes[0].deregister(session)
 
 
 def test_no_two_renters_hold_a_lock_whatever_fails(nodes, postgres, provider):
