@@ -12,7 +12,7 @@ use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
-use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
+use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError, Turn};
 use runit_core::trail::{Link, TrailMarks};
 use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
@@ -100,8 +100,8 @@ impl Store for MeteredStore {
         self.inner.changes()
     }
 
-    async fn may_sweep(&self) -> Result<bool, StoreError> {
-        self.metered("may_sweep", self.inner.may_sweep()).await
+    async fn has_turn(&self, turn: Turn) -> Result<bool, StoreError> {
+        self.metered("has_turn", self.inner.has_turn(turn)).await
     }
 
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {

@@ -33,7 +33,7 @@ use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Refusal, Session};
-use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError};
+use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError, Turn};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
 use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
@@ -289,8 +289,8 @@ impl Store for PostgresStore {
         listening::changes(self.connector.clone(), self.id)
     }
 
-    async fn may_sweep(&self) -> Result<bool, StoreError> {
-        Ok(self.ask(async |db| turns::take(&db, self.id).await).await?)
+    async fn has_turn(&self, turn: Turn) -> Result<bool, StoreError> {
+        Ok(self.ask(async |db| turns::take(&db, &turn, self.id).await).await?)
     }
 
     async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
@@ -480,11 +480,11 @@ impl Store for PostgresStore {
     }
 
     async fn add_key(&self, key: Key) -> Result<(), StoreError> {
-        Ok(self.ask(async |db| key_rows::insert(&db, &key).await).await?)
+        Ok(self.ask(async |db| key_rows::insert(&db, self.id, &key).await).await?)
     }
 
     async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<Option<Key>, StoreError> {
-        Ok(self.ask(async |db| key_rows::revoke(&db, id, now).await).await?)
+        Ok(self.ask(async |db| key_rows::revoke(&db, self.id, id, now).await).await?)
     }
 
     async fn keys(&self) -> Result<Vec<Key>, StoreError> {

@@ -65,23 +65,25 @@ impl Sessions {
         Ok(changed)
     }
 
-    /// Publishes what the store tells of by itself, for ever. `anything` is called when it may be more than sessions.
-    pub(crate) async fn follow_store<F: Future<Output = Result<(), StoreError>>>(&self, anything: impl Fn() -> F) {
+    /// Publishes what the store tells of by itself, for ever. `reload_keys` is called when it may be those.
+    pub(crate) async fn follow_store<F: Future<Output = Result<(), StoreError>>>(&self, reload_keys: impl Fn() -> F) {
         let mut changes = self.store.changes().ready_chunks(CHANGES);
         while let Some(changes) = changes.next().await {
             let mut ids = HashSet::new();
-            let named = changes.into_iter().all(|change| match change {
-                Elsewhere::Session(id) => {
-                    ids.insert(id);
-                    true
+            let (mut anything, mut keys) = (false, false);
+            for change in changes {
+                match change {
+                    Elsewhere::Session(id) => drop(ids.insert(id)),
+                    Elsewhere::Keys => keys = true,
+                    Elsewhere::Anything => anything = true,
                 }
-                Elsewhere::Anything => false,
-            });
+            }
+            let named = !anything && (!keys || reload_keys().await.is_ok());
             if named && self.publish_all(ids).await.is_ok() {
                 continue;
             }
             // What was missed must not stay missed; the store has logged why it failed.
-            while self.reload().await.is_err() || anything().await.is_err() {
+            while self.reload().await.is_err() || reload_keys().await.is_err() {
                 tokio::time::sleep(RETRY).await;
             }
         }

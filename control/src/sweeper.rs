@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{self, StreamExt};
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::session::Change;
-use runit_core::store::{ChangeError, StoreError};
+use runit_core::store::{ChangeError, StoreError, Turn};
 use runit_core::time::millis;
 use runit_core::{SessionId, Timestamp};
 use tokio::sync::watch;
@@ -81,7 +81,7 @@ impl Control {
     /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk; and
     /// usage records, where the settings say so.
     async fn forget(&self) -> Result<(), StoreError> {
-        if !self.sessions.store.may_sweep().await? {
+        if !self.sessions.store.has_turn(Turn::Sweep).await? {
             return Ok(());
         }
         let now = self.sessions.clock.now();
@@ -105,7 +105,7 @@ impl Control {
         let now = self.sessions.clock.now();
         self.swept.note(now);
         self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
-        if !self.sessions.store.may_sweep().await? {
+        if !self.sessions.store.has_turn(Turn::Sweep).await? {
             return Ok(());
         }
         while self.sessions.store.expire_leases(now).await? > 0 {}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use runit_config::{NodeSettings, WebhookTarget};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent};
-use runit_core::store::{Store, StoreError};
+use runit_core::store::{Store, StoreError, Turn};
 use runit_core::time::Clock;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::webhook::{InvalidSecret, InvalidUrl, Message, WebhookSecret, WebhookUrl, pause};
@@ -23,6 +23,8 @@ use crate::random;
 
 /// How often the trail is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// A pause between two attempts is looked into so often: a node that sends keeps its turn meanwhile.
+const KEPT: Duration = Duration::from_secs(3);
 /// Events that are read at one time.
 const PAGE: u32 = 64;
 
@@ -182,6 +184,9 @@ impl Webhooks {
 
     /// Sends some events; whether there may be more.
     async fn send_page(&self, target: &Target) -> Result<bool, StoreError> {
+        if !self.has_turn(target).await? {
+            return Ok(false);
+        }
         let Some(cursor) = self.store.webhook_cursor(target.name.clone()).await? else {
             // A new target hears of what happens from now on.
             let head = self.store.trail_marks().await?.head.mark.place;
@@ -191,14 +196,34 @@ impl Webhooks {
         let filter = EventFilter { kinds: target.kinds.clone(), ..EventFilter::default() };
         let events = self.store.find_events(filter, EventsFrom::After(cursor), PAGE).await?;
         for event in &events {
-            self.send(target, event).await;
+            if !self.has_turn(target).await? || !self.send(target, event).await? {
+                return Ok(false);
+            }
             self.store.save_webhook_cursor(target.name.clone(), event.place).await?;
         }
         Ok(!events.is_empty())
     }
 
-    /// Tries until the receiver has taken it.
-    async fn send(&self, target: &Target, event: &PlacedEvent) {
+    /// Of several processes that share the store one serves a receiver.
+    async fn has_turn(&self, target: &Target) -> Result<bool, StoreError> {
+        self.store.has_turn(Turn::Webhook(target.name.clone())).await
+    }
+
+    /// Waits; false when another process has taken over meanwhile.
+    async fn pause(&self, target: &Target, mut rest: Duration) -> Result<bool, StoreError> {
+        while rest > Duration::ZERO {
+            let part = rest.min(KEPT);
+            tokio::time::sleep(part).await;
+            rest -= part;
+            if !self.has_turn(target).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tries until the receiver has taken it; false when that is another process's by now.
+    async fn send(&self, target: &Target, event: &PlacedEvent) -> Result<bool, StoreError> {
         let message = Message::of_event(&target.name, event.place, &event.event);
         let mut failures = 0;
         loop {
@@ -208,7 +233,7 @@ impl Webhooks {
                 Ok(()) => {
                     self.metrics.webhook(&target.name, "delivered");
                     self.metrics.webhook_lag(&target.name, Duration::ZERO);
-                    return;
+                    return Ok(true);
                 }
                 Err(error) => {
                     failures += 1;
@@ -216,7 +241,9 @@ impl Webhooks {
                     let jitter = random::bytes().map_or(0, u64::from_le_bytes);
                     let pause = pause(target.first_pause, failures, jitter);
                     tracing::warn!(receiver = target.name, failures, ?pause, %error, "a webhook was not taken");
-                    tokio::time::sleep(pause).await;
+                    if !self.pause(target, pause).await? {
+                        return Ok(false);
+                    }
                 }
             }
         }

@@ -9,9 +9,11 @@ mod postgres;
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use postgres::Postgres;
 use runit_control::postgres::PostgresStore;
-use runit_core::store::Store;
+use runit_core::key::KeyHolder;
+use runit_core::store::{Elsewhere, Store, Turn};
 use runit_core::trail::TrailKey;
 use store_contract::Fixture;
 use tokio::runtime::Handle;
@@ -58,4 +60,31 @@ store_contract! {
     a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
     a_receivers_place_in_the_trail_survives,
     a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_nodes_has_a_turn_and_a_change_of_keys_is_told_to_the_other() {
+    let postgres = Postgres::start();
+    let (first, second) = (postgres.open(), postgres.open());
+    let ops = Turn::Webhook("ops".into());
+    for (store, turn, has) in [
+        (&first, &ops, true),
+        (&second, &ops, false),
+        (&second, &Turn::Sweep, true),
+        (&first, &Turn::Sweep, false),
+        (&first, &ops, true),
+    ] {
+        assert_eq!(store.has_turn(turn.clone()).await.unwrap(), has, "{turn:?}");
+    }
+
+    let mut heard = second.changes();
+    assert_eq!(heard.next().await, Some(Elsewhere::Anything), "it has begun to listen");
+    let key = store_contract::key(1, KeyHolder::Provider("gpu-box".parse().unwrap()));
+    first.add_key(key.clone()).await.unwrap();
+    assert_eq!(heard.next().await, Some(Elsewhere::Keys));
+    second.revoke_key(key.id, store_contract::at(1)).await.unwrap();
+    first.revoke_key(key.id, store_contract::at(2)).await.unwrap();
+    assert_eq!(heard.next().await, Some(Elsewhere::Keys), "and of its own not");
+    first.register(store_contract::registration(1, "one"), store_contract::at(3)).await.unwrap();
+    assert_eq!(heard.next().await, Some(Elsewhere::Session(store_contract::id(1))));
 }

@@ -77,8 +77,19 @@ pub struct Registration {
 pub enum Elsewhere {
     /// This session.
     Session(SessionId),
+    /// The keys of operators and providers.
+    Keys,
     /// Nobody knows what: whoever has a copy makes it anew.
     Anything,
+}
+
+/// What one process does for all that share a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Removing and ending what is due.
+    Sweep,
+    /// Sending events to this receiver.
+    Webhook(String),
 }
 
 /// What the control plane keeps.
@@ -128,8 +139,8 @@ pub trait Store: Send + Sync + 'static {
         stream::pending().boxed()
     }
 
-    /// Whether it is this process's turn to sweep; of several that share a store it is one's.
-    async fn may_sweep(&self) -> Result<bool, StoreError> {
+    /// Whether it is this process's turn; of several that share a store it is one's, for 10 s after it was last asked for.
+    async fn has_turn(&self, _turn: Turn) -> Result<bool, StoreError> {
         Ok(true)
     }
 
@@ -182,7 +193,7 @@ pub trait Store: Send + Sync + 'static {
     /// The place of the last event that a webhook's receiver has taken; none for a target that was never served.
     async fn webhook_cursor(&self, target: String) -> Result<Option<u64>, StoreError>;
 
-    /// Keeps that place.
+    /// Keeps that place, unless a later one is kept.
     async fn save_webhook_cursor(&self, target: String, place: u64) -> Result<(), StoreError>;
 
     /// Bytes that this store has seen charged without knowing that they moved ([`crate::ledger::Usage::forfeited`]),

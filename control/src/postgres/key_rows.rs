@@ -4,33 +4,48 @@ use deadpool_postgres::Client;
 use runit_core::key::{Key, KeyHolder};
 use runit_core::{KeyId, SecretHash, Timestamp};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::{DbError, time, unsigned};
 
-pub(super) async fn insert(db: &Client, new: &Key) -> Result<(), DbError> {
+/// In the place of a session's name: the keys have changed.
+pub(super) const KEYS: &str = "keys";
+
+pub(super) async fn insert(db: &Client, store: Uuid, new: &Key) -> Result<(), DbError> {
     let (name, role, provider) = match &new.holder {
         KeyHolder::Operator { name, role } => (Some(name.as_str()), Some(role.as_str()), None),
         KeyHolder::Provider(provider) => (None, None, Some(provider.as_str())),
     };
-    let sql = "INSERT INTO keys (id, hash, name, role, provider, created_at, revoked_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let sql = "WITH inserted AS (
+             INSERT INTO keys (id, hash, name, role, provider, created_at, revoked_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
+         )
+         SELECT pg_notify('runit_sessions', $8) FROM inserted";
     let statement = db.prepare_cached(sql).await?;
     let (hash, revoked_at) = (new.hash.as_bytes().as_slice(), new.revoked_at.map(time));
     let created_at = time(new.created_at);
-    db.execute(&statement, &[&new.id.as_uuid(), &hash, &name, &role, &provider, &created_at, &revoked_at]).await?;
+    let id = new.id.as_uuid();
+    let changed = changed(store);
+    db.query(&statement, &[&id, &hash, &name, &role, &provider, &created_at, &revoked_at, &changed]).await?;
     Ok(())
 }
 
 /// A key that was revoked before keeps its time ([`Key::revoke`]).
-pub(super) async fn revoke(db: &Client, id: KeyId, now: Timestamp) -> Result<Option<Key>, DbError> {
-    let sql = "UPDATE keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING *";
+pub(super) async fn revoke(db: &Client, store: Uuid, id: KeyId, now: Timestamp) -> Result<Option<Key>, DbError> {
+    let sql = "WITH revoked AS (UPDATE keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING *)
+         SELECT revoked.*, pg_notify('runit_sessions', $3) FROM revoked";
     let statement = db.prepare_cached(sql).await?;
-    db.query(&statement, &[&id.as_uuid(), &time(now)]).await?.first().map(read).transpose()
+    db.query(&statement, &[&id.as_uuid(), &time(now), &changed(store)]).await?.first().map(read).transpose()
 }
 
 pub(super) async fn all(db: &Client) -> Result<Vec<Key>, DbError> {
     let statement = db.prepare_cached("SELECT * FROM keys ORDER BY created_at, id").await?;
     db.query(&statement, &[]).await?.iter().map(read).collect()
+}
+
+/// What other nodes are told.
+fn changed(store: Uuid) -> String {
+    format!("{store}:{KEYS}")
 }
 
 fn read(row: &Row) -> Result<Key, DbError> {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::DbError;
 use super::connect::{Connector, in_time};
+use super::key_rows::KEYS;
 use super::session_rows::CHANNEL;
 
 /// A connection that says nothing for so long is asked for a sign of life.
@@ -69,8 +70,12 @@ async fn next(listening: &mut Listening, own: &str) -> Option<Elsewhere> {
         // Other messages are notices.
         let AsyncMessage::Notification(notification) = message? else { continue };
         let Some((store, session)) = notification.payload().split_once(':') else { continue };
-        if store != own {
-            return Some(session.parse().map_or(Elsewhere::Anything, Elsewhere::Session));
+        if store == own {
+            continue;
         }
+        return Some(match session {
+            KEYS => Elsewhere::Keys,
+            session => session.parse().map_or(Elsewhere::Anything, Elsewhere::Session),
+        });
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn webhook_cursor(db: &Client, target: &str) -> Result<Option<u
 
 pub(super) async fn save_webhook_cursor(db: &Client, target: &str, place: u64) -> Result<(), DbError> {
     let sql = "INSERT INTO webhook_cursors (target, place) VALUES ($1, $2)
-         ON CONFLICT (target) DO UPDATE SET place = excluded.place";
+         ON CONFLICT (target) DO UPDATE SET place = greatest(webhook_cursors.place, excluded.place)";
     let statement = db.prepare_cached(sql).await?;
     db.execute(&statement, &[&target, &integer(place)]).await?;
     Ok(())

@@ -119,8 +119,9 @@ pub(super) fn webhook_cursor(db: &Connection, target: &str) -> Result<Option<u64
 }
 
 pub(super) fn save_webhook_cursor(db: &Connection, target: &str, place: u64) -> Result<(), DbError> {
-    db.prepare_cached("INSERT OR REPLACE INTO webhook_cursors (target, place) VALUES (?1, ?2)")?
-        .execute(params![target, integer(place)])?;
+    let sql = "INSERT INTO webhook_cursors (target, place) VALUES (?1, ?2)
+         ON CONFLICT (target) DO UPDATE SET place = max(place, excluded.place)";
+    db.prepare_cached(sql)?.execute(params![target, integer(place)])?;
     Ok(())
 }
 
