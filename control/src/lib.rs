@@ -23,6 +23,7 @@
 //! | [`anchors`] | whether the audit trail is what it was |
 //! | [`billing`] | usage records as text |
 //! | [`webhooks`] | operators' receivers of events |
+//! | [`postgres`], [`moving`] | the store of many nodes, and the way there |
 //! | `trail`, `tally`, `metrics`, `metered_store` | what operators see |
 
 mod admin;
@@ -39,6 +40,7 @@ mod heartbeats;
 mod keys;
 mod metered_store;
 mod metrics;
+pub mod moving;
 mod occupancy;
 mod openapi;
 mod operations;

@@ -1,4 +1,4 @@
-//! Commands on this machine's own files: they work whether a node runs or not, and ask no network.
+//! Commands on the store: they work whether a node runs or not, and ask nobody but the database that the settings name.
 //!
 //! Exit codes: 0 done and all well; 1 done, and something is wrong; 2 not done.
 
@@ -10,6 +10,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use futures::executor::block_on;
 use runit_config::NodeSettings;
 use runit_control::anchors::{self, AnchorFile};
+use runit_control::moving::move_store;
+use runit_control::postgres::{PostgresSettings, PostgresStore};
 use runit_control::sealer::Sealer;
 use runit_control::sqlite::{self, SqliteStore};
 use runit_control::webhooks::Target;
@@ -17,6 +19,7 @@ use runit_control::{DataDir, SystemClock, billing};
 use runit_core::trail::{SealedMark, TrailKey};
 use runit_core::usage::UsageFilter;
 use runit_core::{Clock, ProviderId, SessionId, Store, Timestamp};
+use tokio::runtime::Runtime;
 
 /// Events that are read at one time.
 const EXPORTED_AT_ONCE: u32 = 1_000;
@@ -44,6 +47,11 @@ pub(crate) enum Local {
         settings: Settings,
         /// A backup to be looked at, in place of the node's database.
         file: Option<PathBuf>,
+    },
+    /// Move what the node's own database holds to the empty one that `store.url` names, and compare the two. No node may run.
+    MigrateStore {
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Try the receivers of events that the settings name.
     #[command(subcommand)]
@@ -146,7 +154,7 @@ impl Local {
     pub(crate) fn run(self) -> anyhow::Result<Finding> {
         match self {
             Self::Backup { settings, file } => {
-                let bytes = sqlite::backup(&DataDir::of(&settings.load()?).database(), &file)?;
+                let bytes = sqlite::backup(&own(&settings.load()?)?, &file)?;
                 say(&format!("{}: {bytes} bytes", file.display()));
                 Ok(Finding::Well)
             }
@@ -154,18 +162,15 @@ impl Local {
                 let settings = settings.load()?;
                 let directory = DataDir::of(&settings);
                 directory.create()?;
-                let (database, key) = (directory.database(), Sealer::from_file(&directory.sealing_key())?.trail_key());
+                let (database, key) = (own(&settings)?, Sealer::from_file(&directory.sealing_key())?.trail_key());
                 sqlite::restore(&file, &database, &key, SystemClock::start().now())?;
                 let head = block_on(SqliteStore::open_existing(&database, key)?.trail_marks())?.head;
                 AnchorFile::of(&settings).write(&head)?;
                 say(&format!("{} is {} now", database.display(), file.display()));
                 Ok(Finding::Well)
             }
-            Self::Check { settings, file } => {
-                let file =
-                    file.map_or_else(|| settings.load().map(|settings| DataDir::of(&settings).database()), Ok)?;
-                check(&file)
-            }
+            Self::Check { settings, file } => check(&file.map_or_else(|| own(&settings.load()?), Ok)?),
+            Self::MigrateStore { settings } => migrate_store(&settings.load()?),
             Self::Webhooks(Webhooks::Test { settings, name }) => test_webhooks(&settings.load()?, name.as_deref()),
         }
     }
@@ -221,12 +226,28 @@ fn check(file: &Path) -> anyhow::Result<Finding> {
     Ok(Finding::Wrong)
 }
 
+fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
+    let place = shared(settings).context("store.url names no database to move to")?;
+    let directory = DataDir::of(settings);
+    let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
+    let now = SystemClock::start().now();
+    let (moved, differences) = Runtime::new()?.block_on(async {
+        let store = PostgresStore::connect(&place, key.clone()).await?;
+        anyhow::Ok(move_store(&directory.database(), &store, key, now).await?)
+    })?;
+    let [sessions, records] = [moved.sessions.len(), moved.records.len()];
+    let [events, keys] = [moved.events.len(), moved.keys.len()];
+    say(&format!("{sessions} sessions, {records} usage records, {events} events and {keys} keys moved"));
+    differences.iter().for_each(|what| say(&format!("not the same in both: {what}")));
+    Ok(if differences.is_empty() { Finding::Well } else { Finding::Wrong })
+}
+
 fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> {
-    let (store, key) = open(settings)?;
+    let Opened { runtime, store, key } = open(settings)?;
     let anchored = AnchorFile::of(settings).read().context("the anchor file cannot be read")?;
     let given = given.iter().map(|text| serde_json::from_str(text).context("not an anchor"));
     let anchors = anchored.map(Ok).into_iter().chain(given).collect::<anyhow::Result<Vec<SealedMark>>>()?;
-    let mut verdict = block_on(anchors::verify(&store, &key, &anchors))?;
+    let mut verdict = runtime.block_on(anchors::verify(&*store, &key, &anchors))?;
     verdict.findings.iter().for_each(|finding| say(&finding.to_string()));
     if anchors.is_empty() && verdict.events > 0 {
         say("there is no anchor: a removed end could not be seen");
@@ -237,9 +258,9 @@ fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> 
 }
 
 fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {
-    let (store, _) = open(settings)?;
+    let Opened { runtime, store, .. } = open(settings)?;
     loop {
-        let links = block_on(store.events_after(after, EXPORTED_AT_ONCE))?;
+        let links = runtime.block_on(store.events_after(after, EXPORTED_AT_ONCE))?;
         let Some(last) = links.last() else { return Ok(Finding::Well) };
         after = last.place;
         links.iter().for_each(|link| say(&link.to_json()));
@@ -247,12 +268,12 @@ fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {
 }
 
 fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) -> anyhow::Result<Finding> {
-    let (store, _) = open(settings)?;
+    let Opened { runtime, store, .. } = open(settings)?;
     let now = SystemClock::start().now();
     if let Format::Csv = format {
         say(billing::CSV_HEAD);
     }
-    block_on(billing::export(&store, filter, |record| match format {
+    runtime.block_on(billing::export(&*store, filter, |record| match format {
         Format::Csv => say(&billing::to_csv(record, now)),
         Format::Json => say(&billing::to_json(record, now).to_string()),
     }))?;
@@ -260,11 +281,11 @@ fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) ->
 }
 
 fn carried_usage(settings: &NodeSettings, format: Format) -> anyhow::Result<Finding> {
-    let (store, _) = open(settings)?;
+    let Opened { runtime, store, .. } = open(settings)?;
     if let Format::Csv = format {
         say(billing::CARRIED_CSV_HEAD);
     }
-    block_on(billing::export_carried(&store, |carried| match format {
+    runtime.block_on(billing::export_carried(&*store, |carried| match format {
         Format::Csv => say(&billing::carried_to_csv(carried)),
         Format::Json => say(&billing::carried_to_json(carried).to_string()),
     }))?;
@@ -275,7 +296,7 @@ fn test_webhooks(settings: &NodeSettings, name: Option<&str>) -> anyhow::Result<
     let mut targets = Target::all(settings)?;
     targets.retain(|target| name.is_none_or(|name| name == target.name()));
     anyhow::ensure!(!targets.is_empty(), "the settings have no such receiver");
-    let (runtime, clock) = (tokio::runtime::Runtime::new()?, SystemClock::start());
+    let (runtime, clock) = (Runtime::new()?, SystemClock::start());
     let mut finding = Finding::Well;
     for target in &targets {
         match runtime.block_on(target.test(&clock)) {
@@ -289,10 +310,36 @@ fn test_webhooks(settings: &NodeSettings, name: Option<&str>) -> anyhow::Result<
     Ok(finding)
 }
 
-fn open(settings: &NodeSettings) -> anyhow::Result<(SqliteStore, TrailKey)> {
-    let directory = DataDir::of(settings);
+/// The store that the settings name, and what runs its answers.
+struct Opened {
+    runtime: Runtime,
+    store: Box<dyn Store>,
+    key: TrailKey,
+}
+
+fn open(settings: &NodeSettings) -> anyhow::Result<Opened> {
+    let (directory, runtime) = (DataDir::of(settings), Runtime::new()?);
     let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
-    Ok((SqliteStore::open_existing(&directory.database(), key.clone())?, key))
+    let store: Box<dyn Store> = match shared(settings) {
+        Some(place) => Box::new(runtime.block_on(PostgresStore::connect(&place, key.clone()))?),
+        None => Box::new(SqliteStore::open_existing(&directory.database(), key.clone())?),
+    };
+    Ok(Opened { runtime, store, key })
+}
+
+/// The database of many nodes, where the settings name one.
+fn shared(settings: &NodeSettings) -> Option<PostgresSettings> {
+    let url = settings.store.url.clone()?;
+    Some(PostgresSettings { url, ca_file: settings.store.ca_file.clone() })
+}
+
+/// The node's own database.
+fn own(settings: &NodeSettings) -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(
+        settings.store.url.is_none(),
+        "the store is the database that store.url names: use PostgreSQL's own tools"
+    );
+    Ok(DataDir::of(settings).database())
 }
 
 fn say(line: &str) {

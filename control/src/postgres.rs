@@ -11,6 +11,7 @@
 mod connect;
 mod document;
 mod event_rows;
+mod import;
 mod key_rows;
 mod ledger_rows;
 mod listening;
@@ -42,8 +43,11 @@ use uuid::Uuid;
 
 pub use connect::PostgresSettings;
 use connect::{Connector, in_time};
+pub use import::ImportError;
 use ledger_rows::{Known, Memory, Replacement};
 use session_rows::Versioned;
+
+use crate::sqlite::Contents;
 
 /// How often a change is tried again because another node was faster.
 const ATTEMPTS: usize = 50;
@@ -144,6 +148,15 @@ impl PostgresStore {
     /// When the database does not tell.
     pub async fn time(&self) -> Result<Timestamp, StoreError> {
         Ok(in_time(connect::time(&self.pool)).await?)
+    }
+
+    /// Takes over all that another store held. Nothing may be here yet.
+    ///
+    /// # Errors
+    /// [`ImportError`]; then nothing is here that was not here before.
+    pub async fn import(&self, contents: &Contents) -> Result<(), ImportError> {
+        let db = self.pool.get().await.map_err(DbError::from)?;
+        import::import(&db, self.id, contents).await
     }
 
     /// Asks the database for something, on a connection of the pool.

@@ -7,6 +7,7 @@
 //! Invariant: a method answers after its transaction is on disk, or answers an error and has changed nothing.
 
 mod care;
+mod contents;
 mod event_rows;
 mod key_rows;
 mod ledger_rows;
@@ -35,6 +36,7 @@ use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
 use rusqlite::Connection;
 
 pub use care::{CareError, backup, check, restore};
+pub use contents::{Contents, contents};
 pub use migrations::SCHEMA_VERSION;
 pub use schema::OpenError;
 use worker::{Mode, Worker};

@@ -11,8 +11,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use postgres::Postgres;
-use runit_control::postgres::PostgresStore;
-use runit_core::key::KeyHolder;
+use runit_control::anchors;
+use runit_control::moving::{MoveError, move_store};
+use runit_control::postgres::{ImportError, PostgresStore};
+use runit_control::sqlite::{CareError, SqliteStore};
+use runit_core::key::{KeyHolder, Role};
+use runit_core::session::Change;
 use runit_core::store::{Elsewhere, Store, Turn};
 use runit_core::trail::TrailKey;
 use store_contract::Fixture;
@@ -87,4 +91,64 @@ async fn one_of_two_nodes_has_a_turn_and_a_change_of_keys_is_told_to_the_other()
     assert_eq!(heard.next().await, Some(Elsewhere::Keys), "and of its own not");
     first.register(store_contract::registration(1, "one"), store_contract::at(3)).await.unwrap();
     assert_eq!(heard.next().await, Some(Elsewhere::Session(store_contract::id(1))));
+}
+
+/// What a node leaves behind: sessions in each state, a lease that is open, usage, events, keys, and a receiver's place.
+async fn lived_in(store: &dyn Store) {
+    use store_contract::{at, events, id, issue, key, lease_of, locked, policy, registration, release, report};
+    for number in 1..=4 {
+        locked(store, number, &format!("token {number}")).await;
+        let lease = lease_of(&format!("token {number}"), number, number, 5_000);
+        store.grant(lease, policy(), at(3)).await.unwrap();
+    }
+    let reports =
+        vec![report(1, 1, 1, (10, 20), false), report(2, 2, 1, (30, 40), true), report(3, 3, 1, (1, 2), true)];
+    store.settle(reports, at(4)).await.unwrap();
+    store.change(id(2), release("token 2"), at(5)).await.unwrap();
+    store.change(id(3), Change::Remove, at(6)).await.unwrap();
+    store.change(id(4), Change::Cut, at(7)).await.unwrap();
+    assert_eq!(store.prune_usage(at(6)).await.unwrap(), 1, "of the second session, to be carried on");
+    store.register(registration(5, "one"), at(8)).await.unwrap();
+    store.change(id(5), issue("token 5"), at(9)).await.unwrap();
+    store.append_events(events(2_500, 10)).await.unwrap();
+    store.prune_events(2_000, at(0)).await.unwrap();
+    let operator = KeyHolder::Operator { name: "night shift".parse().unwrap(), role: Role::Operate };
+    store.add_key(key(1, operator)).await.unwrap();
+    store.add_key(key(2, KeyHolder::Provider("gpu-box".parse().unwrap()))).await.unwrap();
+    store.revoke_key(key(2, KeyHolder::Provider("gpu-box".parse().unwrap())).id, at(11)).await.unwrap();
+    store.save_webhook_cursor("ops".into(), 700).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nodes_own_store_is_moved_whole_once_nobody_uses_it() {
+    use store_contract::{at, claim, id, trail_key};
+    let (postgres, directory) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let database = directory.path().join("runit.db");
+    let node = SqliteStore::open(&database, trail_key()).unwrap();
+    lived_in(&node).await;
+    let store = PostgresStore::connect(&postgres.settings(), trail_key()).await.unwrap();
+    let refused = move_store(&database, &store, trail_key(), at(20)).await;
+    assert!(matches!(refused, Err(MoveError::From(CareError::InUse(_)))), "{refused:?}");
+    drop(node);
+    let (moved, differences) = loop {
+        // The threads of the store let go of the file in their own time.
+        match move_store(&database, &store, trail_key(), at(20)).await {
+            Err(MoveError::From(CareError::InUse(_))) => {}
+            moved => break moved.unwrap(),
+        }
+    };
+    assert_eq!(differences, Vec::<&str>::new());
+    assert_eq!((moved.sessions.len(), moved.records.len(), moved.events.len(), moved.keys.len()), (5, 3, 2_000, 2));
+    assert_eq!(moved.carried[0].used.moved(), 70);
+    let verdict = anchors::verify(&store, &trail_key(), &[moved.marks.head]).await.unwrap();
+    assert_eq!((verdict.events, verdict.findings), (2_000, vec![]));
+    let again = move_store(&database, &store, trail_key(), at(20)).await;
+    assert!(matches!(again, Err(MoveError::Into(ImportError::Occupied))), "{again:?}");
+
+    store.change(id(5), claim("token 5", 1, None), at(21)).await.expect("its token opens it here too");
+    store.settle(vec![store_contract::report(1, 1, 2, (11, 20), true)], at(22)).await.unwrap();
+    assert_eq!(store.ledger(id(1), at(22)).await.unwrap().charged(), 31, "the lease goes on");
+    store.append_events(store_contract::events(1, 23)).await.unwrap();
+    let verdict = anchors::verify(&store, &trail_key(), &[moved.marks.head]).await.unwrap();
+    assert_eq!((verdict.events, verdict.findings), (2_001, vec![]), "and so does the trail");
 }

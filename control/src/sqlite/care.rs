@@ -31,6 +31,9 @@ pub enum CareError {
     /// Something is there already.
     #[error("{} is there already: move it away first", .0.display())]
     Occupied(PathBuf),
+    /// Somebody has it open.
+    #[error("a program uses {}: stop it first", .0.display())]
+    InUse(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {}", .0.display())]
     File(PathBuf, #[source] io::Error),

@@ -3,6 +3,9 @@
 
 mod audit;
 mod care;
+mod moving;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod program;
 
 use std::fs;

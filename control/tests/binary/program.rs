@@ -16,11 +16,17 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it on a port of the kernel's choice, which its log tells.
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// The same with these in its environment.
+    pub(crate) fn start_with(directory: &Path, environment: &[(&str, &str)]) -> Self {
         let config = config(directory);
         let mut child = Command::new(env!("CARGO_BIN_EXE_runit-control"))
             .args(["serve", "--config"])
             .arg(config)
             .env("RUNIT_LOG__FORMAT", "json")
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

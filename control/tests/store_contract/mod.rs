@@ -76,7 +76,7 @@ fn address(last: u8) -> RenterAddress {
     RenterAddress::new([127, 0, 0, last].into())
 }
 
-fn claim(token: &str, from: u8, cookie: Option<&str>) -> Change {
+pub(crate) fn claim(token: &str, from: u8, cookie: Option<&str>) -> Change {
     let claim = Claim {
         token: SecretHash::of(token),
         session: None,
@@ -86,11 +86,11 @@ fn claim(token: &str, from: u8, cookie: Option<&str>) -> Change {
     Change::Claim(claim, LockMode::Exact)
 }
 
-fn issue(token: &str) -> Change {
+pub(crate) fn issue(token: &str) -> Change {
     Change::IssueToken(SecretHash::of(token))
 }
 
-fn release(token: &str) -> Change {
+pub(crate) fn release(token: &str) -> Change {
     Change::Release { token: SecretHash::of(token), address: address(1), mode: LockMode::Exact }
 }
 
@@ -98,7 +98,7 @@ fn lease(session: u128, lease: u128, want: u64) -> LeaseRequest {
     lease_of("token", session, lease, want)
 }
 
-fn lease_of(token: &str, session: u128, lease: u128, want: u64) -> LeaseRequest {
+pub(crate) fn lease_of(token: &str, session: u128, lease: u128, want: u64) -> LeaseRequest {
     let (lease, lock) = (LeaseId::from_uuid(Uuid::from_u128(lease)), LockId::of(SecretHash::of(token)));
     LeaseRequest { lease, lock, node: node(), session: id(session), want }
 }
@@ -107,12 +107,12 @@ fn node() -> NodeId {
     NodeId::from_uuid(Uuid::from_u128(9))
 }
 
-fn report(session: u128, lease: u128, sequence: u64, bytes: (u64, u64), closing: bool) -> LeaseReport {
+pub(crate) fn report(session: u128, lease: u128, sequence: u64, bytes: (u64, u64), closing: bool) -> LeaseReport {
     let lease = LeaseId::from_uuid(Uuid::from_u128(lease));
     LeaseReport { lease, session: id(session), sequence, bytes_in: bytes.0, bytes_out: bytes.1, closing }
 }
 
-fn policy() -> LeasePolicy {
+pub(crate) fn policy() -> LeasePolicy {
     LeasePolicy { min_bytes: 1_000, max_bytes: 100_000, ttl: Duration::from_secs(60) }
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn key(number: u128, holder: KeyHolder) -> Key {
     }
 }
 
-async fn locked(store: &dyn Store, number: u128, token: &str) {
+pub(crate) async fn locked(store: &dyn Store, number: u128, token: &str) {
     store.register(registration(number, "one"), at(0)).await.unwrap();
     store.change(id(number), issue(token), at(1)).await.unwrap();
     store.change(id(number), claim(token, 1, Some("cookie")), at(2)).await.unwrap();
@@ -531,7 +531,7 @@ async fn verify(store: &dyn Store) -> Verdict {
     runit_control::anchors::verify(store, &trail_key(), &[]).await.unwrap()
 }
 
-fn events(count: u64, from: u64) -> Vec<SecurityEvent> {
+pub(crate) fn events(count: u64, from: u64) -> Vec<SecurityEvent> {
     (from..from + count).map(|ms| SecurityEvent::new(EventKind::SessionLocked, at(ms)).session(id(ms.into()))).collect()
 }
 
