@@ -81,12 +81,11 @@ def download(node, session_id, token, source="127.0.0.1"):
 
 
 def upload_bytes(node, session_id, token, count):
-    """Sends a body of so many bytes to a provider that reads all of it and does not answer."""
+    """Sends a body of so many bytes to a provider that reads all of it and does not answer, and leaves."""
     connection = Connection(node, session_id, token)
-    connection.head("PUT", "/upload", f"Content-Length: {count}")
-    connection.send(bytes(count))
-    connection.socket.shutdown(socket.SHUT_WR)
-    connection.read_to_end()
+    with connection.socket:
+        connection.head("PUT", "/upload", f"Content-Length: {count}")
+        assert connection.send(bytes(count))
 
 
 def upload(node, session_id, token, may_go_on):
