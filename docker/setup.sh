@@ -208,6 +208,8 @@ set_up_test_tools() {
     fi
     say "installing the test clients into $venv"
     mkdir -p "$(dirname "$venv")"
+    # --clear empties what a link points at, which may be somebody else's; the link itself is ours.
+    [ ! -L "$venv" ] || rm "$venv"
     "$(test_python)" -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-test.txt" ||
         die "pip could not install $here/requirements-test.txt into $venv"
