@@ -58,6 +58,7 @@ mod sweeper;
 mod tally;
 mod trail;
 pub mod webhooks;
+mod wholeness;
 
 pub use admin::Source;
 pub use clock::SystemClock;

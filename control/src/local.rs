@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done and all well; 1 done, and something is wrong; 2 not done.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 /// Events that are read at one time.
 const EXPORTED_AT_ONCE: u32 = 1_000;
 
-/// What an operator does with the files in `control.data_dir`.
+/// What an operator does with the store: the files in `control.data_dir`, or the database that `store.url` names.
 #[derive(Subcommand)]
 pub(crate) enum Local {
     /// Copy the database to a new file, as it is at one moment, while the node runs.
@@ -41,7 +41,7 @@ pub(crate) enum Local {
         /// What `backup` wrote.
         file: PathBuf,
     },
-    /// Look whether the database is whole: file, references, and every row.
+    /// Look whether the store is whole: every row, and what rows must agree with; of a file its structure too.
     Check {
         #[command(flatten)]
         settings: Settings,
@@ -169,7 +169,8 @@ impl Local {
                 say(&format!("{} is {} now", database.display(), file.display()));
                 Ok(Finding::Well)
             }
-            Self::Check { settings, file } => check(&file.map_or_else(|| own(&settings.load()?), Ok)?),
+            Self::Check { settings, file: None } => check_store(&settings.load()?),
+            Self::Check { file: Some(file), .. } => Ok(checked(&file.display().to_string(), &sqlite::check(&file)?)),
             Self::MigrateStore { settings } => migrate_store(&settings.load()?),
             Self::Webhooks(Webhooks::Test { settings, name }) => test_webhooks(&settings.load()?, name.as_deref()),
         }
@@ -216,14 +217,25 @@ impl Settings {
     }
 }
 
-fn check(file: &Path) -> anyhow::Result<Finding> {
-    let problems = sqlite::check(file)?;
+fn check_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
+    let directory = DataDir::of(settings);
+    let Some(place) = shared(settings) else {
+        let database = directory.database();
+        return Ok(checked(&database.display().to_string(), &sqlite::check(&database)?));
+    };
+    let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
+    let problems = Runtime::new()?
+        .block_on(async { anyhow::Ok(PostgresStore::connect_existing(&place, key).await?.check().await?) })?;
+    Ok(checked("the shared store", &problems))
+}
+
+fn checked(what: &str, problems: &[String]) -> Finding {
     problems.iter().for_each(|problem| say(problem));
     if problems.is_empty() {
-        say(&format!("{}: whole", file.display()));
-        return Ok(Finding::Well);
+        say(&format!("{what}: whole"));
+        return Finding::Well;
     }
-    Ok(Finding::Wrong)
+    Finding::Wrong
 }
 
 fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
@@ -321,7 +333,7 @@ fn open(settings: &NodeSettings) -> anyhow::Result<Opened> {
     let (directory, runtime) = (DataDir::of(settings), Runtime::new()?);
     let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
     let store: Box<dyn Store> = match shared(settings) {
-        Some(place) => Box::new(runtime.block_on(PostgresStore::connect(&place, key.clone()))?),
+        Some(place) => Box::new(runtime.block_on(PostgresStore::connect_existing(&place, key.clone()))?),
         None => Box::new(SqliteStore::open_existing(&directory.database(), key.clone())?),
     };
     Ok(Opened { runtime, store, key })
@@ -337,7 +349,7 @@ fn shared(settings: &NodeSettings) -> Option<PostgresSettings> {
 fn own(settings: &NodeSettings) -> anyhow::Result<PathBuf> {
     anyhow::ensure!(
         settings.store.url.is_none(),
-        "the store is the database that store.url names: use PostgreSQL's own tools"
+        "the store is the database that store.url names: PostgreSQL's own tools do that, pg_dump and pg_restore"
     );
     Ok(DataDir::of(settings).database())
 }

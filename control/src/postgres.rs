@@ -8,6 +8,7 @@
 //! error does not say that nothing was changed: a statement whose answer was lost may have been committed. For a lease
 //! that means that it is charged and never spent; for a claim, that its renter holds the lock already.
 
+mod care;
 mod connect;
 mod document;
 mod event_rows;
@@ -84,6 +85,14 @@ pub enum OpenError {
     /// It cannot be reached, or refuses.
     #[error("the database cannot be used")]
     Database(#[from] StoreError),
+    /// Written by an older version of this program, and not to be changed now.
+    #[error("the database has schema version {found}, not {known}: a start of a node brings it there")]
+    Older {
+        /// Version of the database.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
     /// Written by a newer version of this program.
     #[error("the database has schema version {found}, written by a newer program; this one knows up to {known}")]
     Newer {
@@ -128,12 +137,26 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`] when the database cannot be reached or used, or was written by a newer version.
     pub async fn connect(settings: &PostgresSettings, key: TrailKey) -> Result<Self, OpenError> {
+        let store = Self::new(settings, key)?;
+        schema::migrate(&mut store.pool.get().await.map_err(DbError::from)?).await?;
+        Ok(store)
+    }
+
+    /// Connects to a database as nodes have left it, for a command beside them.
+    ///
+    /// # Errors
+    /// [`OpenError`] also when it is of an older version: only a node migrates.
+    pub async fn connect_existing(settings: &PostgresSettings, key: TrailKey) -> Result<Self, OpenError> {
+        let store = Self::new(settings, key)?;
+        schema::require_newest(&store.pool.get().await.map_err(DbError::from)?).await?;
+        Ok(store)
+    }
+
+    fn new(settings: &PostgresSettings, key: TrailKey) -> Result<Self, OpenError> {
         let connector = Connector::new(settings)?;
-        let pool = connector.pool()?;
-        schema::migrate(&mut pool.get().await.map_err(DbError::from)?).await?;
         Ok(Self {
+            pool: connector.pool()?,
             connector,
-            pool,
             key,
             appending: tokio::sync::Mutex::default(),
             id: Uuid::new_v4(),
@@ -148,6 +171,16 @@ impl PostgresStore {
     /// When the database does not tell.
     pub async fn time(&self) -> Result<Timestamp, StoreError> {
         Ok(in_time(connect::time(&self.pool)).await?)
+    }
+
+    /// Everything that is wrong with what is stored, which may be in use; nothing when it is whole. It takes as long as
+    /// reading all of it takes.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn check(&self) -> Result<Vec<String>, StoreError> {
+        let db = self.pool.get().await.map_err(DbError::from)?;
+        Ok(care::problems(&db).await?)
     }
 
     /// Takes over all that another store held. Nothing may be here yet.

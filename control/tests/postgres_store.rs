@@ -13,7 +13,7 @@ use futures::StreamExt;
 use postgres::Postgres;
 use runit_control::anchors;
 use runit_control::moving::{MoveError, move_store};
-use runit_control::postgres::{ImportError, PostgresStore};
+use runit_control::postgres::{ImportError, OpenError, PostgresStore};
 use runit_control::sqlite::{CareError, SqliteStore};
 use runit_core::key::{KeyHolder, Role};
 use runit_core::session::Change;
@@ -140,6 +140,7 @@ async fn a_nodes_own_store_is_moved_whole_once_nobody_uses_it() {
     assert_eq!(differences, Vec::<&str>::new());
     assert_eq!((moved.sessions.len(), moved.records.len(), moved.events.len(), moved.keys.len()), (5, 3, 2_000, 2));
     assert_eq!(moved.carried[0].used.moved(), 70);
+    assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
     let verdict = anchors::verify(&store, &trail_key(), &[moved.marks.head]).await.unwrap();
     assert_eq!((verdict.events, verdict.findings), (2_000, vec![]));
     let again = move_store(&database, &store, trail_key(), at(20)).await;
@@ -151,4 +152,55 @@ async fn a_nodes_own_store_is_moved_whole_once_nobody_uses_it() {
     store.append_events(store_contract::events(1, 23)).await.unwrap();
     let verdict = anchors::verify(&store, &trail_key(), &[moved.marks.head]).await.unwrap();
     assert_eq!((verdict.events, verdict.findings), (2_001, vec![]), "and so does the trail");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_wrong_with_a_row_is_found_and_nothing_else() {
+    use store_contract::{id, trail_key};
+    let postgres = Postgres::start();
+    let early = PostgresStore::connect_existing(&postgres.settings(), trail_key()).await.err();
+    assert!(matches!(early, Some(OpenError::Older { found: 0, .. })), "only a node migrates: {early:?}");
+    lived_in(&*postgres.open()).await;
+    let store = PostgresStore::connect_existing(&postgres.settings(), trail_key()).await.unwrap();
+    let by_hand = postgres.by_hand().await;
+    let tables = ["sessions", "presence", "ledgers", "usage_records", "usage_carried", "events", "keys"];
+    let keep = tables.map(|table| format!("CREATE TABLE kept.{table} AS TABLE {table};")).concat();
+    by_hand.batch_execute(&format!("CREATE SCHEMA kept; {keep}")).await.unwrap();
+    let back = tables.map(|table| format!("INSERT INTO {table} TABLE kept.{table};")).concat();
+    let (one, two, four) = (id(1), id(2), id(4));
+    let ruins = [
+        (format!("DELETE FROM presence WHERE session = '{four}'"), format!("session {four}: "), "without its presence"),
+        (
+            "UPDATE sessions SET document = document - 'lock'".into(),
+            format!("session {one}: "),
+            "a lock that is missing",
+        ),
+        (format!("UPDATE sessions SET cap_bytes = 1 WHERE id = '{one}'"), format!("session {one}: "), "over the cap"),
+        (
+            format!("UPDATE usage_records SET bytes_in = bytes_in + 1 WHERE session = '{one}'"),
+            format!("session {one}: "),
+            "sum of its",
+        ),
+        ("UPDATE usage_carried SET bytes_out = 41".into(), format!("session {two}: "), "the sum of its records"),
+        (
+            format!("UPDATE ledgers SET total = '{{}}' WHERE session = '{one}'"),
+            format!("session {one}: "),
+            "deserializ",
+        ),
+        ("UPDATE events SET kind = 'NONSENSE' WHERE place = 1700".into(), "events: ".into(), "an event"),
+        ("UPDATE keys SET role = 'nonsense' WHERE role IS NOT NULL".into(), "keys: ".into(), "a key"),
+    ];
+    for (ruin, what, why) in ruins {
+        assert_eq!(store.check().await.unwrap(), Vec::<String>::new(), "before: {ruin}");
+        by_hand.batch_execute(&ruin).await.unwrap();
+        let problems = store.check().await.unwrap();
+        assert_eq!(problems.len(), 1, "{ruin}: {problems:?}");
+        assert!(problems[0].contains(&what) && problems[0].contains(why), "{ruin}: {problems:?}");
+        by_hand.batch_execute(&format!("TRUNCATE {}; {back}", tables.join(", "))).await.unwrap();
+    }
+    by_hand.batch_execute("DROP TABLE keys").await.unwrap();
+    assert!(store.check().await.is_err(), "a look that the database ends is none");
+    by_hand.batch_execute("UPDATE schema_version SET version = 1000").await.unwrap();
+    let newer = PostgresStore::connect_existing(&postgres.settings(), trail_key()).await.err();
+    assert!(matches!(newer, Some(OpenError::Newer { found: 1000, .. })), "{newer:?}");
 }

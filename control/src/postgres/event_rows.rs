@@ -101,6 +101,15 @@ pub(super) async fn after(db: &Client, place: u64, limit: u32) -> Result<Vec<Lin
     links(db, sql, &[&integer(place), &i64::from(limit)]).await
 }
 
+/// Reads every event and both ends, so many events at a time.
+pub(super) async fn readable(db: &Client, page: u32) -> Result<(), DbError> {
+    let mut place = 0;
+    while let Some(last) = after(db, place, page).await?.pop() {
+        place = last.place;
+    }
+    marks(db).await.map(drop)
+}
+
 pub(super) async fn marks(db: &Client) -> Result<TrailMarks, DbError> {
     let start = SealedMark { mark: Mark::START, seal: ChainHash::START };
     let (mut base, mut head) = (start, None);

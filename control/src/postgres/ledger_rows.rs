@@ -73,11 +73,21 @@ pub(super) struct Replacement<'a> {
 
 /// Reads ledgers; sessions that do not exist are left out.
 pub(super) async fn load(db: &Client, sessions: &[SessionId]) -> Result<Vec<(SessionId, Known)>, DbError> {
+    rows(db, sessions).await?.iter().map(known).collect()
+}
+
+/// The same, each as far as it can be read.
+pub(super) async fn each(db: &Client, sessions: &[SessionId]) -> Result<Vec<(Uuid, Result<Known, DbError>)>, DbError> {
+    let rows = rows(db, sessions).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, known(row).map(|(_, known)| known)))).collect()
+}
+
+async fn rows(db: &Client, sessions: &[SessionId]) -> Result<Vec<Row>, DbError> {
     let sql = "SELECT id, status, tokens, cap_bytes, ledgers.version, latest, open, settled, total, closed
          FROM sessions LEFT JOIN ledgers ON ledgers.session = sessions.id WHERE id = ANY($1)";
     let ids: Vec<Uuid> = sessions.iter().map(|session| session.as_uuid()).collect();
     let statement = db.prepare_cached(sql).await?;
-    db.query(&statement, &[&ids]).await?.iter().map(known).collect()
+    Ok(db.query(&statement, &[&ids]).await?)
 }
 
 /// Replaces ledgers, all in one statement; answers which of them were replaced. The others had changed.

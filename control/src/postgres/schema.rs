@@ -1,5 +1,7 @@
 //! How a database becomes one of the newest schema: forward only, one numbered file of SQL for each step.
 
+use std::cmp::Ordering;
+
 use deadpool_postgres::Client;
 
 use super::{DbError, OpenError};
@@ -16,6 +18,29 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Refuses what a node would migrate.
+pub(super) async fn require_newest(client: &Client) -> Result<(), OpenError> {
+    let (found, known) = (version(client).await?, known());
+    match found.cmp(&known) {
+        Ordering::Less => Err(OpenError::Older { found, known }),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(OpenError::Newer { found, known }),
+    }
+}
+
+/// The version that the last migration makes.
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+async fn version(client: &Client) -> Result<i64, DbError> {
+    let table = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !table.try_get(0)? {
+        return Ok(0);
+    }
+    Ok(client.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?.try_get(0)?)
+}
+
 async fn apply_next(client: &mut Client) -> Result<bool, OpenError> {
     let transaction = client.transaction().await.map_err(DbError::from)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATING]).await.map_err(DbError::from)?;
@@ -28,9 +53,10 @@ async fn apply_next(client: &mut Client) -> Result<bool, OpenError> {
         .await
         .map_err(DbError::from)?;
     let found: i64 = row.try_get(0).map_err(DbError::from)?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let pending = usize::try_from(found).ok().and_then(|applied| MIGRATIONS.get(applied..));
-    let Some((next, _)) = pending.ok_or(OpenError::Newer { found, known })?.split_first() else { return Ok(false) };
+    let Some((next, _)) = pending.ok_or(OpenError::Newer { found, known: known() })?.split_first() else {
+        return Ok(false);
+    };
     transaction.batch_execute(next).await.map_err(DbError::from)?;
     transaction
         .execute("INSERT INTO schema_version (version) VALUES ($1)", &[&(found + 1)])

@@ -42,6 +42,26 @@ pub(super) async fn live(db: &Client) -> Result<Vec<Session>, DbError> {
     several(db, &format!("{SELECT} WHERE status <> 'REMOVED'"), &[]).await
 }
 
+/// Sessions by id, beginning after `after`, each as far as it can be read.
+pub(super) async fn page(
+    db: &Client,
+    after: Option<SessionId>,
+    limit: u32,
+) -> Result<Vec<(SessionId, Result<Session, DbError>)>, DbError> {
+    let sql = "SELECT sessions.*, provider_seen_at, renter_seen_at, presence.session IS NOT NULL AS has_presence
+         FROM sessions LEFT JOIN presence ON presence.session = sessions.id
+         WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2";
+    let statement = db.prepare_cached(sql).await?;
+    let rows = db.query(&statement, &[&after.map(SessionId::as_uuid), &i64::from(limit)]).await?;
+    let read = |row: &Row| {
+        if !row.try_get("has_presence")? {
+            return Err(DbError::Damaged("a session without its presence"));
+        }
+        versioned(row).map(|read| read.session)
+    };
+    rows.iter().map(|row| Ok((SessionId::from_uuid(row.try_get("id")?), read(row)))).collect()
+}
+
 pub(super) async fn due(db: &Client, silent: Timestamp, absent: Timestamp) -> Result<Vec<SessionId>, DbError> {
     let sql = "SELECT session FROM presence WHERE provider_seen_at <= $1 OR renter_seen_at <= $2";
     let statement = db.prepare_cached(sql).await?;

@@ -1,12 +1,16 @@
 //! Usage records as rows. What is added to them is part of the statement that books it: see `ledger_rows` and
 //! `session_rows`.
 
+use std::collections::HashMap;
+
 use deadpool_postgres::Client;
 use runit_core::ledger::Usage;
+use runit_core::session::Session;
 use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{LockId, ProviderId, SessionId, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::{DbError, time, unsigned};
 
@@ -86,6 +90,24 @@ pub(super) async fn carried(
     let (provider, registered_at) =
         (after.map(|after| after.provider.as_str()), after.map(|after| time(after.registered_at)));
     several(db, sql, &[&session, &provider, &registered_at, &i64::from(limit)], carried_row).await
+}
+
+/// The sum of each session's records since it was registered, and of what is carried on of them.
+pub(super) async fn sums(db: &Client, sessions: &[Session]) -> Result<HashMap<Uuid, Result<Usage, DbError>>, DbError> {
+    let sql = "SELECT asked.session, coalesce(sum(bytes_in), 0)::bigint AS bytes_in,
+             coalesce(sum(bytes_out), 0)::bigint AS bytes_out, coalesce(sum(forfeited), 0)::bigint AS forfeited
+         FROM unnest($1::uuid[], $2::bigint[]) AS asked (session, since) LEFT JOIN LATERAL (
+             SELECT bytes_in, bytes_out, forfeited FROM usage_records AS record
+             WHERE record.session = asked.session AND started_at >= since
+             UNION ALL
+             SELECT bytes_in, bytes_out, forfeited FROM usage_carried AS carried
+             WHERE carried.session = asked.session AND registered_at = since
+         ) AS used ON true GROUP BY asked.session";
+    let ids: Vec<Uuid> = sessions.iter().map(|session| session.id.as_uuid()).collect();
+    let since: Vec<i64> = sessions.iter().map(|session| time(session.registered_at)).collect();
+    let statement = db.prepare_cached(sql).await?;
+    let rows = db.query(&statement, &[&ids, &since]).await?;
+    rows.iter().map(|row| Ok((row.try_get("session")?, usage(row)))).collect()
 }
 
 async fn several<T>(

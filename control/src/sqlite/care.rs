@@ -18,6 +18,7 @@ use super::migrations::{self, SCHEMA_VERSION};
 use super::schema::OpenError;
 use super::worker::DbError;
 use super::{event_rows, key_rows, ledger_rows, session_rows, usage_rows};
+use crate::wholeness::problem_of;
 
 /// How long a copy waits for a writer that holds the whole file.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -123,20 +124,12 @@ pub fn check(database: &Path) -> Result<Vec<String>, CareError> {
             for session in sessions {
                 match ledger_rows::load(&transaction, session.id) {
                     Err(error) => found(&format!("ledger of session {}", session.id), Err(error)),
-                    Ok(ledger) if ledger.as_ref().is_some_and(|ledger| ledger.charged() > session.cap_bytes) => {
-                        found(&format!("ledger of session {}", session.id), Err(DbError::Damaged("over the cap")));
-                    }
                     Ok(ledger) => {
-                        let total = ledger.map(|ledger| ledger.total).unwrap_or_default();
-                        let sum = usage_rows::sum(&transaction, &session);
-                        let differ = sum.and_then(|sum| {
-                            if sum == total {
-                                Ok(())
-                            } else {
-                                Err(DbError::Damaged("other than the sum of its records"))
-                            }
+                        let agrees = usage_rows::sum(&transaction, &session).and_then(|sum| {
+                            let problem = problem_of(&session, &ledger.unwrap_or_default(), &sum);
+                            problem.map_or(Ok(()), |problem| Err(DbError::Damaged(problem)))
                         });
-                        found(&format!("ledger of session {}", session.id), differ);
+                        found(&format!("ledger of session {}", session.id), agrees);
                     }
                 }
             }

@@ -18,7 +18,7 @@ fn verify(directory: &Path, anchors: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
-async fn register(program: &Program, number: usize) {
+pub(crate) async fn register(program: &Program, number: usize) {
     let offer =
         json!({ "providerId": format!("p-{number}"), "publicUrl": "https://a-b-c.trycloudflare.com", "token": "t" });
     program.post("/provider/session", offer).await;
@@ -29,7 +29,7 @@ fn anchor(directory: &Path) -> String {
 }
 
 /// Waits until the anchor file names that place.
-async fn anchored(directory: &Path, place: u64) {
+pub(crate) async fn anchored(directory: &Path, place: u64) {
     let named = || serde_json::from_str::<Value>(&anchor(directory)).ok().and_then(|anchor| anchor["place"].as_u64());
     while named() != Some(place) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

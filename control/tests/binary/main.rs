@@ -7,6 +7,7 @@ mod moving;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod program;
+mod shared;
 
 use std::fs;
 use std::process::Command;

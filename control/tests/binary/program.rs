@@ -84,8 +84,13 @@ impl Drop for Program {
 
 /// Runs a command with the settings of the program in that directory.
 pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Output {
+    command_with(directory, &[], arguments)
+}
+
+/// The same with these in its environment.
+pub(crate) fn command_with(directory: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runit-control"));
-    command.args(arguments).arg("--config").arg(config(directory)).output().unwrap()
+    command.args(arguments).arg("--config").arg(config(directory)).envs(environment.iter().copied()).output().unwrap()
 }
 
 /// Settings on a port of the kernel's choice, with limits that no test runs into.

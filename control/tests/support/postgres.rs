@@ -57,6 +57,14 @@ impl Postgres {
         }
     }
 
+    /// A connection beside all stores, for what is done by hand.
+    pub(crate) async fn by_hand(&self) -> tokio_postgres::Client {
+        let (client, connection) =
+            tokio_postgres::connect(self.settings().url.expose(), tokio_postgres::NoTls).await.expect("connects");
+        tokio::spawn(connection);
+        client
+    }
+
     fn wait(&self) {
         let deadline = Instant::now() + START;
         let ready = || {
