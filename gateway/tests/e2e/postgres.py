@@ -43,9 +43,10 @@ def is_alive(pid):
 
 
 class Postgres:
-    def __init__(self, folder, addresses=("127.0.0.1",)):
+    def __init__(self, folder, addresses=("127.0.0.1",), settings=()):
         self.folder = folder
         self.addresses = addresses
+        self.settings = settings
         self.port = lasting_port()
         self.data = folder / "data"
         shutil.chown(folder, USER)
@@ -94,6 +95,7 @@ class Postgres:
                 "-c", f"port={self.port}",
                 "-c", f"unix_socket_directories={self.folder}",
                 "-c", "shared_buffers=16MB",
+                *(word for setting in self.settings for word in ("-c", setting)),
             ),
             cwd="/",
             stdout=log,
