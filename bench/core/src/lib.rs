@@ -1,4 +1,6 @@
-//! Inputs of core's benchmarks: fixed, so that two runs do the same work.
+//! Inputs of core's benchmarks, fixed, so that two runs do the same work; and [a simulation of leases](leases).
+
+pub mod leases;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
