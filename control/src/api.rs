@@ -59,7 +59,7 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
     let settings = control.settings.load();
     let settings = &settings.control;
     let general = Throttle::new("general", settings.general_limit);
-    let creation = Throttle::new("creation", settings.creation_limit);
+    let creation = Throttle::shared("creation", settings.creation_limit);
     let heartbeat = Throttle::new("heartbeat", settings.heartbeat_limit);
     let limited = |throttles: &[&Arc<Throttle>]| {
         let throttles = Throttles::new(control.clone(), throttles);

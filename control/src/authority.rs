@@ -12,8 +12,9 @@ use runit_config::LiveSettings;
 use runit_core::authority::{Authority, ClaimError, DirectoryChange, LeaseError, ReconnectError, Unavailable};
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::{Lease, LeaseReport, LeaseRequest, Spent, Standing};
+use runit_core::limit::Limit;
 use runit_core::session::{Change, Claim, Reconnection, Refusal, Session, SessionStatus, SessionView};
-use runit_core::store::{ChangeError, GrantError, StoreError};
+use runit_core::store::{ChangeError, GrantError, SharedRate, SharedVerdict, StoreError};
 use runit_core::{LockMode, NodeId, Rejection, SessionId};
 use tokio::time::Instant;
 
@@ -99,14 +100,38 @@ impl LocalAuthority {
         self.settings.load().lock.mode
     }
 
+    /// Decides on a claim, which counts as a guess at all nodes together until it was none.
     async fn decide(&self, claim: Claim) -> Result<SessionView, ClaimError> {
+        let limit = limit_of(self.settings.load().limits.guesses_per_address);
+        let rate = SharedRate { name: "guesses", whom: claim.address.network().to_string(), limit };
+        let now = self.sessions.clock.now();
+        let counted_at = match self.sessions.store.admit(&rate, now).await.map_err(unavailable)? {
+            SharedVerdict::Admitted(at) => at,
+            SharedVerdict::TooMany { next_free, first } => {
+                if first {
+                    let event = SecurityEvent::new(EventKind::RateLimited, now).address(claim.address);
+                    // The refusal stands; the store has logged that its event is missing.
+                    let _ = self.trail.record(vec![event]).await;
+                }
+                return Err(ClaimError::TooOften(next_free));
+            }
+        };
+        let outcome = self.claim_lock(claim).await;
+        if !matches!(outcome, Err(ClaimError::Rejected(_))) {
+            // The claim is decided. If it stays counted, its network has one guess less for a while.
+            let _ = self.sessions.store.forgive(&rate, counted_at).await;
+        }
+        outcome
+    }
+
+    async fn claim_lock(&self, claim: Claim) -> Result<SessionView, ClaimError> {
         let known = self.sessions.by_token(claim.token).await.map_err(unavailable)?;
         let outcome = match &known {
             Some(known) => self.take(known, claim.clone()).await,
             None => Err(Rejection::InvalidToken.into()),
         };
         let kind = match &outcome {
-            Err(ClaimError::Unavailable(_)) => None,
+            Err(ClaimError::Unavailable(_) | ClaimError::TooOften(_)) => None,
             Err(ClaimError::Rejected(rejection)) => Some(event_of(*rejection)),
             Ok(view) => self.event_of_success(known.as_ref(), view, &claim),
         };
@@ -156,6 +181,11 @@ pub(crate) const fn event_of(rejection: Rejection) -> EventKind {
         Rejection::AlreadyInUse => EventKind::SessionAlreadyLocked,
         Rejection::AddressMismatch => EventKind::SessionHijackAttempt,
     }
+}
+
+/// A limit of the settings.
+pub(crate) const fn limit_of(limit: runit_config::Limit) -> Limit {
+    Limit { requests: limit.requests, window: Duration::from_secs(limit.seconds) }
 }
 
 /// The store has logged why.

@@ -53,6 +53,7 @@ mod reports;
 pub mod sealer;
 mod server;
 mod sessions;
+mod shared_limit;
 pub mod sqlite;
 mod sweeper;
 mod tally;

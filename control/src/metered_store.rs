@@ -12,7 +12,9 @@ use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Session};
-use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError, Turn};
+use runit_core::store::{
+    ChangeError, Elsewhere, GrantError, Registration, SharedRate, SharedVerdict, Store, StoreError, Turn,
+};
 use runit_core::trail::{Link, TrailMarks};
 use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
@@ -102,6 +104,14 @@ impl Store for MeteredStore {
 
     async fn has_turn(&self, turn: Turn) -> Result<bool, StoreError> {
         self.metered("has_turn", self.inner.has_turn(turn)).await
+    }
+
+    async fn admit(&self, rate: &SharedRate, now: Timestamp) -> Result<SharedVerdict, StoreError> {
+        self.metered("admit", self.inner.admit(rate, now)).await
+    }
+
+    async fn forgive(&self, rate: &SharedRate, admitted_at: Timestamp) -> Result<(), StoreError> {
+        self.metered("forgive", self.inner.forgive(rate, admitted_at)).await
     }
 
     async fn change(&self, id: SessionId, change: Change, now: Timestamp) -> Result<Session, ChangeError> {

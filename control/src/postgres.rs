@@ -17,6 +17,7 @@ mod key_rows;
 mod ledger_rows;
 mod listening;
 mod queries;
+mod rates;
 mod schema;
 mod session_rows;
 mod turns;
@@ -35,7 +36,9 @@ use runit_core::key::Key;
 use runit_core::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Spent};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use runit_core::session::{Change, Refusal, Session};
-use runit_core::store::{ChangeError, Elsewhere, GrantError, Registration, Store, StoreError, Turn};
+use runit_core::store::{
+    ChangeError, Elsewhere, GrantError, Registration, SharedRate, SharedVerdict, Store, StoreError, Turn,
+};
 use runit_core::trail::{Link, TrailKey, TrailMarks};
 use runit_core::usage::{CarriedUsage, UsageFilter, UsageRecord};
 use runit_core::{KeyId, LockId, NodeId, SecretHash, SessionId, Timestamp};
@@ -339,6 +342,14 @@ impl Store for PostgresStore {
         Ok(self.ask(async |db| turns::take(&db, &turn, self.id).await).await?)
     }
 
+    async fn admit(&self, rate: &SharedRate, _now: Timestamp) -> Result<SharedVerdict, StoreError> {
+        Ok(self.ask(async |db| rates::admit(&db, rate).await).await?)
+    }
+
+    async fn forgive(&self, rate: &SharedRate, admitted_at: Timestamp) -> Result<(), StoreError> {
+        Ok(self.ask(async |db| rates::forgive(&db, rate, admitted_at).await).await?)
+    }
+
     async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
         Ok(self.ask(async |db| session_rows::live(&db).await).await?)
     }
@@ -372,6 +383,7 @@ impl Store for PostgresStore {
     }
 
     async fn forget_removed(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.ask(async |db| rates::forget_old(&db).await).await?;
         Ok(self.ask(async |db| session_rows::forget_removed(&db, before).await).await?)
     }
 

@@ -1,39 +1,29 @@
 //! The way back of a renter whose address has changed: who may move a lock, how often, and what is kept of it.
 //!
 //! Tries are counted by the network that they come from, and moves by session: whoever has a token alone cannot use up its
-//! renter's moves. Both counts are this process's, and exact.
-
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+//! renter's moves. Both counts are exact, and of all processes that share the store.
 
 use runit_core::authority::ReconnectError;
 use runit_core::authority::Unavailable;
 use runit_core::event::{EventKind, SecurityEvent};
-use runit_core::limit::{Limit, SlidingLog, Verdict};
+use runit_core::limit::Verdict;
 use runit_core::session::{Change, Reconnection, Refusal, Session};
 use runit_core::store::{ChangeError, StoreError};
-use runit_core::{NetworkKey, Rejection, RenterAddress, SessionId, Timestamp};
+use runit_core::{NetworkKey, Rejection, RenterAddress, SessionId};
 
-use crate::authority::{LocalAuthority, event_of};
+use crate::authority::{LocalAuthority, event_of, limit_of};
+use crate::shared_limit::SharedLimit;
 
 /// How often locks have moved of late.
 pub(crate) struct Reconnects {
-    tries: Mutex<SlidingLog<NetworkKey>>,
-    moves: Mutex<SlidingLog<SessionId>>,
+    tries: SharedLimit<NetworkKey>,
+    moves: SharedLimit<SessionId>,
 }
 
 impl Reconnects {
     pub(crate) fn new(limit: runit_config::Limit) -> Self {
-        let limit = Limit { requests: limit.requests, window: Duration::from_secs(limit.seconds) };
-        Self { tries: Mutex::new(SlidingLog::new(limit)), moves: Mutex::new(SlidingLog::new(limit)) }
-    }
-
-    fn admit_try(&self, from: RenterAddress, now: Timestamp) -> Verdict {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner).admit(&from.network(), now)
-    }
-
-    fn admit_move(&self, session: SessionId, now: Timestamp) -> Verdict {
-        self.moves.lock().unwrap_or_else(PoisonError::into_inner).admit(&session, now)
+        let limit = limit_of(limit);
+        Self { tries: SharedLimit::new("reconnect tries", limit), moves: SharedLimit::new("reconnects", limit) }
     }
 }
 
@@ -41,7 +31,9 @@ impl LocalAuthority {
     /// Moves a lock to where its renter is now.
     pub(crate) async fn move_lock(&self, reconnection: Reconnection) -> Result<Session, ReconnectError> {
         let (now, to) = (self.sessions.clock.now(), reconnection.address);
-        self.within_limit(self.reconnects.admit_try(to, now), to, None).await?;
+        let store = &*self.sessions.store;
+        let tried = self.reconnects.tries.admit(store, &to.network(), now).await.map_err(unavailable)?;
+        self.within_limit(tried, to, None).await?;
         let known = self.sessions.by_token(reconnection.token).await.map_err(unavailable)?;
         let Some((known, lock)) = known.as_ref().and_then(|known| Some((known, known.lock()?))) else {
             return Err(self.refuse(Rejection::InvalidToken, to, None).await);
@@ -52,7 +44,8 @@ impl LocalAuthority {
         if lock.address == to {
             return Ok(known.clone());
         }
-        self.within_limit(self.reconnects.admit_move(known.id, now), to, Some(known.id)).await?;
+        let moved = self.reconnects.moves.admit(store, &known.id, now).await.map_err(unavailable)?;
+        self.within_limit(moved, to, Some(known.id)).await?;
         let from = lock.address;
         match self.sessions.change(known.id, Change::Reconnect(reconnection)).await {
             Ok(session) => {

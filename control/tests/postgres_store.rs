@@ -8,6 +8,7 @@ mod store_contract;
 mod postgres;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use postgres::Postgres;
@@ -16,8 +17,9 @@ use runit_control::moving::{MoveError, move_store};
 use runit_control::postgres::{ImportError, OpenError, PostgresStore};
 use runit_control::sqlite::{CareError, SqliteStore};
 use runit_core::key::{KeyHolder, Role};
+use runit_core::limit::Limit;
 use runit_core::session::Change;
-use runit_core::store::{Elsewhere, Store, Turn};
+use runit_core::store::{Elsewhere, SharedRate, SharedVerdict, Store, Turn};
 use runit_core::trail::TrailKey;
 use store_contract::Fixture;
 use tokio::runtime::Handle;
@@ -91,6 +93,42 @@ async fn one_of_two_nodes_has_a_turn_and_a_change_of_keys_is_told_to_the_other()
     assert_eq!(heard.next().await, Some(Elsewhere::Keys), "and of its own not");
     first.register(store_contract::registration(1, "one"), store_contract::at(3)).await.unwrap();
     assert_eq!(heard.next().await, Some(Elsewhere::Session(store_contract::id(1))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_holds_for_all_nodes_together() {
+    let postgres = Postgres::start();
+    let nodes = [postgres.open(), postgres.open(), postgres.open()];
+    let window = Duration::from_secs(3_600);
+    let of = |whom: &str| SharedRate { name: "test", whom: whom.to_owned(), limit: Limit { requests: 10, window } };
+    let now = store_contract::at(1);
+    let rate = of("192.0.2.1");
+    let volley = (0..30).map(|number| nodes[number % 3].admit(&rate, now));
+    let verdicts: Vec<_> = futures::future::join_all(volley).await.into_iter().map(Result::unwrap).collect();
+    let admitted: Vec<_> = verdicts
+        .iter()
+        .filter_map(|one| if let SharedVerdict::Admitted(at) = one { Some(*at) } else { None })
+        .collect();
+    assert_eq!(admitted.len(), 10, "{verdicts:?}");
+    let first = |one: &&SharedVerdict| matches!(one, SharedVerdict::TooMany { first: true, .. });
+    assert_eq!(verdicts.iter().filter(first).count(), 1, "one event for a window: {verdicts:?}");
+    let waits = verdicts.iter().all(|one| match one {
+        SharedVerdict::TooMany { next_free, .. } => *next_free <= window && *next_free > window / 2,
+        SharedVerdict::Admitted(_) => true,
+    });
+    assert!(waits, "{verdicts:?}");
+
+    let is_admitted = |one| matches!(one, SharedVerdict::Admitted(_));
+    assert!(is_admitted(nodes[0].admit(&of("192.0.2.2"), now).await.unwrap()), "another network has its own");
+    nodes[1].forgive(&rate, admitted[3]).await.unwrap();
+    assert!(is_admitted(nodes[2].admit(&rate, now).await.unwrap()), "what was none is taken back");
+    assert!(!is_admitted(nodes[0].admit(&rate, now).await.unwrap()));
+
+    let brief = SharedRate { limit: Limit { requests: 1, window: Duration::from_millis(1) }, ..of("192.0.2.3") };
+    assert!(is_admitted(nodes[0].admit(&brief, now).await.unwrap()));
+    while !is_admitted(nodes[1].admit(&brief, now).await.unwrap()) {}
+    nodes[1].forget_removed(now).await.unwrap();
+    assert!(!is_admitted(nodes[0].admit(&rate, now).await.unwrap()), "only what is over is forgotten");
 }
 
 /// What a node leaves behind: sessions in each state, a lease that is open, usage, events, keys, and a receiver's place.

@@ -275,11 +275,12 @@ impl Gateway {
             Refusal::TooManyGuesses { retry_after: whole_seconds(spent.retry_after) }
         })?;
         let claimed = self.authority.claim(Claim { token, session, address, cookie }).await;
-        if !matches!(claimed, Err(ClaimError::Rejected(_))) {
+        if !matches!(claimed, Err(ClaimError::Rejected(_) | ClaimError::TooOften(_))) {
             self.guesses.forgive(&guess);
         }
         claimed.map_err(|error| match error {
             ClaimError::Rejected(rejection) => Refusal::Rejected(rejection),
+            ClaimError::TooOften(wait) => Refusal::TooManyGuesses { retry_after: whole_seconds(wait) },
             ClaimError::Unavailable(_) => Refusal::AuthorityUnavailable,
         })
     }

@@ -33,6 +33,9 @@ pub enum ClaimError {
     /// Decided against.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The network has tried too many tokens, at all nodes together; one more may be tried after this time.
+    #[error("too many tokens")]
+    TooOften(Duration),
     /// Not decided.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

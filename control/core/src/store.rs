@@ -12,6 +12,7 @@ use crate::event::{EventKind, SecurityEvent};
 use crate::id::{KeyId, LockId, NodeId, ProviderId, SessionId};
 use crate::key::Key;
 use crate::ledger::{Lease, LeasePolicy, LeaseReport, LeaseRequest, Ledger, Shortage, Spent};
+use crate::limit::Limit;
 use crate::query::{EventFilter, EventsFrom, PlacedEvent, ProviderRecord};
 use crate::secret::SecretHash;
 use crate::session::{Change, Offer, Refusal, Session, SessionStatus};
@@ -92,6 +93,31 @@ pub enum Turn {
     Webhook(String),
 }
 
+/// A limit that holds for all processes together that share a store, and who counts under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedRate {
+    /// Which limit.
+    pub name: &'static str,
+    /// Whose requests: a network or a session, as text.
+    pub whom: String,
+    /// How many, in how long.
+    pub limit: Limit,
+}
+
+/// What became of one request under a [`SharedRate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedVerdict {
+    /// It was counted, at this time.
+    Admitted(Timestamp),
+    /// It is one too many, and was not counted.
+    TooMany {
+        /// How long until one more comes free.
+        next_free: Duration,
+        /// The first refusal in a window, of all processes: worth an event.
+        first: bool,
+    },
+}
+
 /// What the control plane keeps.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -142,6 +168,17 @@ pub trait Store: Send + Sync + 'static {
     /// Whether it is this process's turn; of several that share a store it is one's, for 10 s after it was last asked for.
     async fn has_turn(&self, _turn: Turn) -> Result<bool, StoreError> {
         Ok(true)
+    }
+
+    /// Counts a request that this process has admitted under a limit which holds for all that share the store. A store that one
+    /// process has alone admits every one: that process has counted.
+    async fn admit(&self, _rate: &SharedRate, now: Timestamp) -> Result<SharedVerdict, StoreError> {
+        Ok(SharedVerdict::Admitted(now))
+    }
+
+    /// Takes back what was admitted at that time, as if it had not been asked for.
+    async fn forgive(&self, _rate: &SharedRate, _admitted_at: Timestamp) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Applies one change ([`Session::apply`]) and answers the session as it is then. No lock is taken while a lease of an

@@ -3,7 +3,7 @@
 //! `RateLimit-Policy` and `RateLimit` as in draft-ietf-httpapi-ratelimit-headers (version 10): one item for each limit
 //! of the route, `"general";q=100;w=900` and `"general";r=57;t=12`, where `t` is when the next request comes free.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -12,26 +12,42 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use runit_core::NetworkKey;
 use runit_core::event::{EventKind, SecurityEvent};
-use runit_core::limit::{Limit, SlidingLog, Verdict};
+use runit_core::limit::Verdict;
+use runit_core::store::StoreError;
 
 use super::problem::Problem;
 use super::request::Sender;
+use crate::authority::limit_of;
 use crate::control::Control;
+use crate::shared_limit::SharedLimit;
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// One limit and all that count under it.
 pub(super) struct Throttle {
-    name: &'static str,
-    limit: Limit,
-    log: Mutex<SlidingLog<NetworkKey>>,
+    limit: SharedLimit<NetworkKey>,
+    /// Whether it holds for all processes together that share the store.
+    shared: bool,
 }
 
 impl Throttle {
+    /// A limit of this process.
     pub(super) fn new(name: &'static str, limit: runit_config::Limit) -> Arc<Self> {
-        let limit = Limit { requests: limit.requests, window: Duration::from_secs(limit.seconds) };
-        Arc::new(Self { name, limit, log: Mutex::new(SlidingLog::new(limit)) })
+        Arc::new(Self { limit: SharedLimit::new(name, limit_of(limit)), shared: false })
+    }
+
+    /// A limit of all processes that share the store.
+    pub(super) fn shared(name: &'static str, limit: runit_config::Limit) -> Arc<Self> {
+        Arc::new(Self { limit: SharedLimit::new(name, limit_of(limit)), shared: true })
+    }
+
+    async fn admit(&self, control: &Control, network: NetworkKey) -> Result<Verdict, StoreError> {
+        let now = control.sessions.clock.now();
+        match self.shared {
+            true => self.limit.admit(&*control.sessions.store, &network, now).await,
+            false => Ok(self.limit.admit_here(&network, now)),
+        }
     }
 }
 
@@ -47,29 +63,28 @@ impl Throttles {
         Self { control, throttles: throttles.iter().map(|&throttle| Arc::clone(throttle)).collect() }
     }
 
-    fn admit(&self, network: NetworkKey) -> Vec<(&Throttle, Verdict)> {
-        let now = self.control.sessions.clock.now();
+    async fn admit(&self, network: NetworkKey) -> Result<Vec<(&Throttle, Verdict)>, StoreError> {
         let mut verdicts = Vec::new();
         for throttle in &*self.throttles {
-            let verdict = throttle.log.lock().unwrap_or_else(PoisonError::into_inner).admit(&network, now);
+            let verdict = throttle.admit(&self.control, network).await?;
             verdicts.push((&**throttle, verdict));
             if !verdict.admitted {
                 break;
             }
         }
-        verdicts
+        Ok(verdicts)
     }
 }
 
 /// Lets a request pass if all of the route's limits do.
 pub(super) async fn pass(State(throttles): State<Throttles>, peer: Sender, request: Request, next: Next) -> Response {
-    let verdicts = throttles.admit(peer.0.network());
+    let Ok(verdicts) = throttles.admit(peer.0.network()).await else { return Problem::Unavailable.into_response() };
     let refused = verdicts.iter().find(|(_, verdict)| !verdict.admitted);
     let mut response = match refused {
         None => next.run(request).await,
         Some((throttle, verdict)) => {
             let control = &throttles.control;
-            control.metrics.rate_limited(throttle.name);
+            control.metrics.rate_limited(throttle.limit.name());
             if verdict.first_refusal {
                 let event = SecurityEvent::new(EventKind::RateLimited, control.sessions.clock.now());
                 control.note(event.address(peer.0)).await;
@@ -89,10 +104,11 @@ fn tell(headers: &mut HeaderMap, verdicts: &[(&Throttle, Verdict)]) {
         HeaderValue::try_from(items.join(", ")).ok()
     };
     let policy = list(|throttle, _| {
-        format!("\"{}\";q={};w={}", throttle.name, throttle.limit.requests, throttle.limit.window.as_secs())
+        let limit = throttle.limit.limit();
+        format!("\"{}\";q={};w={}", throttle.limit.name(), limit.requests, limit.window.as_secs())
     });
     let standing = list(|throttle, verdict| {
-        format!("\"{}\";r={};t={}", throttle.name, verdict.remaining, seconds(verdict.next_free))
+        format!("\"{}\";r={};t={}", throttle.limit.name(), verdict.remaining, seconds(verdict.next_free))
     });
     headers.extend(policy.map(|value| (RATE_LIMIT_POLICY, value)));
     headers.extend(standing.map(|value| (RATE_LIMIT, value)));

@@ -7,7 +7,11 @@ use deadpool_postgres::Client;
 use super::{DbError, OpenError};
 
 /// In order; the first one makes version 1. What has been on main is never edited, only followed by another.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1_first.sql"), include_str!("migrations/2_carried_usage.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/1_first.sql"),
+    include_str!("migrations/2_carried_usage.sql"),
+    include_str!("migrations/3_rates.sql"),
+];
 
 /// Names the advisory lock that nodes take turns by: "runit", and what it is for.
 const MIGRATING: i64 = 0x7275_6e69_7401;

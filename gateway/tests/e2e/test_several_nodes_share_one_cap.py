@@ -34,14 +34,18 @@ def nodes(tmp_path_factory, postgres):
             folder = tmp_path_factory.mktemp(f"node{number}")
             node = Node(folder, {"store.url": postgres.url, "quota.cap_bytes": CAP_BYTES})
             if nodes:
-                (folder / "control").mkdir(mode=0o700)
-                key = nodes[0].folder / "control" / "credential.key"
-                shutil.copy(key, folder / "control" / "credential.key")
+                share_key(nodes[0], node)
             nodes.append(node.start())
         yield nodes
     finally:
         for node in nodes:
             node.stop()
+
+
+def share_key(first, node):
+    folder = node.folder / "control"
+    folder.mkdir(mode=0o700)
+    shutil.copy(first.folder / "control" / "credential.key", folder / "credential.key")
 
 
 def registered(nodes, provider):
@@ -102,6 +106,29 @@ def test_a_release_at_one_node_ends_idle_websockets_at_the_others(nodes, provide
         assert ends(one), "an idle WebSocket outlived the release"
     print(f"all ended {time.monotonic() - released:.2f} s after the release")
     nodes[0].deregister(session)
+
+
+def test_registrations_are_limited_at_all_nodes_together(nodes, postgres, tmp_path):
+    settings = {"store.url": postgres.url, "control.creation_limit": {"requests": 10, "seconds": 300}}
+    limited = [Node(tmp_path / name, settings) for name in ("one", "other")]
+    try:
+        for node in limited:
+            node.folder.mkdir()
+            share_key(nodes[0], node)
+            node.start()
+        client = renter(address="127.0.0.11")
+        body = {"providerId": "many", "publicUrl": "https://calm-red-fox.trycloudflare.com", "token": "t"}
+        answers = [
+            client.post(f"{limited[turn % 2].control_url}/provider/session", json=body, timeout=10)
+            for turn in range(12)
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 2
+        assert 0 < int(answers[-1].headers["Retry-After"]) <= 300
+        for answer in answers[:10]:
+            nodes[0].deregister(answer.json())
+    finally:
+        for node in limited:
+            node.stop()
 
 
 def test_a_database_that_is_killed_comes_back_and_so_do_the_nodes(nodes, postgres, provider):
