@@ -6,6 +6,7 @@
 mod store_contract;
 #[path = "support/postgres.rs"]
 mod postgres;
+mod postgres_migrations;
 
 use std::sync::Arc;
 use std::time::Duration;
