@@ -10,7 +10,7 @@
 use http::{HeaderName, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 
-use crate::fields::{lists, named_by_connection};
+use crate::fields::{Fields, named_by_connection};
 use crate::request_policy::is_length;
 
 /// Interim answers (1xx other than 101) that may come before a final one: they are not passed on, nor for ever waited
@@ -28,10 +28,10 @@ pub(crate) struct BadAnswer(pub(crate) &'static str);
 enum Row {
     /// The answer does not pass, for this reason.
     Refuse(&'static str, fn(&Answer<'_>) -> bool),
-    /// Fields that do not pass: see [`lists`] for the patterns.
-    Strip(&'static [&'static str]),
+    /// Fields that do not pass: see [`Fields`] for the patterns.
+    Strip(Fields),
     /// Fields that do not pass with some statuses.
-    StripFrom(fn(StatusCode) -> bool, &'static [&'static str]),
+    StripFrom(fn(StatusCode) -> bool, Fields),
 }
 
 use Row::{Refuse, Strip, StripFrom};
@@ -53,17 +53,17 @@ const TABLE: [Row; 20] = [
     Refuse("a head over 64 KiB", |answer| head_bytes(answer.head) > MAX_HEAD),
     Refuse("control characters", has_controls),
     // An interim answer says nothing but that it is one.
-    StripFrom(is_interim, &["*"]),
+    StripFrom(is_interim, Fields::of(&["*"])),
     // Answers without a body have no length.
-    StripFrom(has_no_body, &["transfer-encoding"]),
+    StripFrom(has_no_body, Fields::of(&["transfer-encoding"])),
     // Nor has one that could never have one.
-    StripFrom(has_no_length, &["content-length"]),
+    StripFrom(has_no_length, Fields::of(&["content-length"])),
     // Read as `-` by some clients, and so as another field.
-    Strip(&["*_*"]),
+    Strip(Fields::of(&["*_*"])),
     // Hop-by-hop.
-    Strip(&["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings"]),
+    Strip(Fields::of(&["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings"])),
     // What a browser would believe of the gateway's whole host.
-    Strip(&[
+    Strip(Fields::of(&[
         "accept-ch*",
         "alt-svc",
         "clear-site-data",
@@ -77,21 +77,21 @@ const TABLE: [Row; 20] = [
         "service-worker-allowed",
         "set-login",
         "strict-transport-security",
-    ]),
+    ])),
     // Who else may read the answer.
-    Strip(&["access-control-*", "timing-allow-origin"]),
+    Strip(Fields::of(&["access-control-*", "timing-allow-origin"])),
     // Measurements, readable across origins once allowed.
-    Strip(&["server-timing"]),
+    Strip(Fields::of(&["server-timing"])),
     // Asks for a password in the gateway's name.
-    Strip(&["www-authenticate", "proxy-auth*"]),
+    Strip(Fields::of(&["www-authenticate", "proxy-auth*"])),
     // Leads away from whatever it comes with.
-    Strip(&["refresh"]),
+    Strip(Fields::of(&["refresh"])),
     // Orders to a proxy in front of the gateway.
-    Strip(&["x-accel-*", "x-sendfile", "x-lighttpd-*", "x-reproxy-*"]),
+    Strip(Fields::of(&["x-accel-*", "x-sendfile", "x-lighttpd-*", "x-reproxy-*"])),
     // Orders to its cache.
-    Strip(&["cdn-cache-control", "*-cdn-cache-control*", "surrogate-*", "edge-control"]),
+    Strip(Fields::of(&["cdn-cache-control", "*-cdn-cache-control*", "surrogate-*", "edge-control"])),
     // The gateway's own, or its tunnel's.
-    Strip(&["x-runit-*", "ratelimit*", "via", "cf-*"]),
+    Strip(Fields::of(&["x-runit-*", "ratelimit*", "via", "cf-*"])),
 ];
 
 /// Checks a provider's answer and takes out what ends here. `to_upgrade` tells whether the request was a WebSocket
@@ -123,8 +123,8 @@ pub(crate) fn clean(head: &mut ResponseHeader, to_upgrade: bool) -> Result<(), B
 fn strips(name: &HeaderName, status: StatusCode) -> bool {
     TABLE.iter().any(|row| match row {
         Refuse(..) => false,
-        Strip(names) => lists(names, name.as_str()),
-        StripFrom(applies, names) => applies(status) && lists(names, name.as_str()),
+        Strip(names) => names.list(name),
+        StripFrom(applies, names) => applies(status) && names.list(name),
     })
 }
 

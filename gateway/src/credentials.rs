@@ -4,6 +4,8 @@
 //! `Authorization: Bearer <t>` all count, and so does the cookie that the gateway set. What is ours never reaches the
 //! provider, and what is not ours passes byte for byte.
 
+use std::cell::OnceCell;
+
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 use runit_core::{AccessToken, Presented, Secret, SessionId};
@@ -31,9 +33,12 @@ pub(crate) fn presented(headers: &HeaderMap, query: Option<&[u8]>, session: Sess
 
 /// The values of the cookies of the session's name.
 pub(crate) fn cookie_values(headers: &HeaderMap, session: SessionId, secure: bool) -> impl Iterator<Item = Secret> {
-    let name = cookie_name(session, secure);
+    let name = OnceCell::new();
     cookie_pairs(headers)
-        .filter_map(move |pair| std::str::from_utf8(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?).ok())
+        .filter_map(move |pair| {
+            let name = name.get_or_init(|| cookie_name(session, secure));
+            std::str::from_utf8(pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?).ok()
+        })
         .take(MOST_COOKIES)
         .map(Secret::new)
 }

@@ -82,7 +82,8 @@ impl Gateway {
         match (site, target::read(path)) {
             (_, Err(BadTarget::Malformed)) => Err(Refusal::BadRequest.into()),
             (Site::Shared | Site::Main, Ok(Target::Access(token))) => {
-                Err(self.access(&token, site, head, connection).await.unwrap_or_else(|refusal| refusal))
+                let access = Box::pin(self.access(&token, site, head, connection));
+                Err(access.await.unwrap_or_else(|refusal| refusal))
             }
             (Site::Rental(label), Ok(Target::Ticket(ticket))) => {
                 Err(self.enter(&ticket, label, head, connection).unwrap_or_else(|refusal| refusal))
@@ -128,13 +129,13 @@ impl Gateway {
         connection: &Arc<Connection>,
     ) -> Result<Admitted, Answer> {
         if let Some(location) = opens_page_by_token(head, path, query) {
-            let opened = self.open_page(&wanted, location, head, query, connection).await;
+            let opened = Box::pin(self.open_page(&wanted, location, head, query, connection)).await;
             return Err(opened.unwrap_or_else(|refusal| refusal));
         }
         let presented = presented(&head.headers, query, wanted.id, self.secure);
         let session = match self.find(&wanted) {
             Some(session) => session,
-            None => self.look_up(&wanted, &presented, connection).await?,
+            None => Box::pin(self.look_up(&wanted, &presented, connection)).await?,
         };
         let (view, permit) = self.authorize(&session, &presented, wanted.site, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
@@ -188,7 +189,7 @@ impl Gateway {
                 let tokens: Vec<_> = presented.tokens.iter().copied().filter(may_open).collect();
                 if !tokens.is_empty() {
                     let presented = Presented { tokens, ..presented.clone() };
-                    return self.take_lock(session, &presented, connection).await;
+                    return Box::pin(self.take_lock(session, &presented, connection)).await;
                 }
                 Err(Rejection::InvalidToken)
             }

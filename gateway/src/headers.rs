@@ -11,7 +11,7 @@ use crate::isolation::isolate_providers;
 use crate::request_policy;
 
 /// Who passes this on, under a name that tells nothing (RFC 9110, section 7.6.3).
-const VIA: &str = "1.1 runit";
+const VIA: HeaderValue = HeaderValue::from_static("1.1 runit");
 
 /// Makes a renter's request the gateway's own towards the provider.
 ///
@@ -28,7 +28,7 @@ pub(crate) fn to_provider(request: &mut RequestHeader, session: &SessionView) ->
         Some(cookies) => request.insert_header(header::COOKIE, cookies)?,
         None => drop(request.remove_header(&header::COOKIE)),
     }
-    request.insert_header(header::AUTHORIZATION, format!("token {}", session.credential.expose()))?;
+    request.insert_header(header::AUTHORIZATION, ["token ", session.credential.expose()].concat())?;
     request.insert_header(header::HOST, session.upstream.authority())?;
     if request.headers.contains_key(header::ORIGIN) {
         request.insert_header(header::ORIGIN, session.upstream.to_string())?;

@@ -64,11 +64,12 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
+    /// What most requests do not come to is in boxes: this future is as large as the largest branch, and moved for each.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let connection = connection(session)?;
         match self.gateway.admit(session.req_header(), &connection).await {
             Ok(admitted) if admitted.upgrade => {
-                self.upgrade(session, &connection, &admitted).await?;
+                Box::pin(self.upgrade(session, &connection, &admitted)).await?;
                 Ok(true)
             }
             Ok(admitted) => {
@@ -77,7 +78,7 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Err(answer) => {
-                self.answer(session, &connection, answer).await?;
+                Box::pin(self.answer(session, &connection, answer)).await?;
                 Ok(true)
             }
         }
@@ -156,7 +157,7 @@ impl ProxyHttp for Proxy {
         if let (Some(connection), false, None) = (connection, dead, session.response_written()) {
             session.set_keepalive(None);
             // The renter may be gone; the connection ends either way.
-            let _ = self.answer(session, &connection, refusal.into()).await;
+            let _ = Box::pin(self.answer(session, &connection, refusal.into())).await;
         }
         FailToProxy { error_code: refusal.row().0.as_u16(), can_reuse_downstream: false }
     }

@@ -9,7 +9,7 @@
 use http::{HeaderMap, HeaderName, Method, Version, header};
 
 use crate::answer::Refusal;
-use crate::fields::{lists, options};
+use crate::fields::{Fields, options};
 
 /// A request's head, as the rules see it.
 struct Head<'a> {
@@ -22,8 +22,8 @@ struct Head<'a> {
 enum Row {
     /// Refused, with this answer, when the check says so.
     Refuse(fn(&Head<'_>) -> bool, Refusal),
-    /// Fields that do not pass: see [`lists`] for the patterns.
-    Strip(&'static [&'static str]),
+    /// Fields that do not pass: see [`Fields`] for the patterns.
+    Strip(Fields),
 }
 
 use Row::{Refuse, Strip};
@@ -47,9 +47,9 @@ const TABLE: [Row; 15] = [
     // Half a WebSocket handshake, or another protocol.
     Refuse(is_other_upgrade, Refusal::BadRequest),
     // Read as `-` by some servers, and so as another field.
-    Strip(&["*_*"]),
+    Strip(Fields::of(&["*_*"])),
     // How the request came here, which is not the renter's to say.
-    Strip(&[
+    Strip(Fields::of(&[
         "forwarded",
         "x-forwarded*",
         "x-original-forwarded-for",
@@ -66,17 +66,17 @@ const TABLE: [Row; 15] = [
         "cdn-loop",
         "cf-*",
         "x-envoy-*",
-    ]),
+    ])),
     // Another method or target than the one that was decided on.
-    Strip(&["x-http-method*", "x-method-override", "x-original-ur*", "x-rewrite-url"]),
+    Strip(Fields::of(&["x-http-method*", "x-method-override", "x-original-ur*", "x-rewrite-url"])),
     // Taken for `HTTP_PROXY` by CGI programs.
-    Strip(&["proxy"]),
+    Strip(Fields::of(&["proxy"])),
     // Hop-by-hop.
-    Strip(&["proxy-authorization", "proxy-connection", "keep-alive", "te", "trailer", "http2-settings"]),
+    Strip(Fields::of(&["proxy-authorization", "proxy-connection", "keep-alive", "te", "trailer", "http2-settings"])),
     // May hold a token.
-    Strip(&["referer"]),
+    Strip(Fields::of(&["referer"])),
     // The gateway's own.
-    Strip(&["x-runit-*"]),
+    Strip(Fields::of(&["x-runit-*"])),
 ];
 
 /// Checks a request's form (RFC 9110, RFC 9112).
@@ -97,7 +97,7 @@ pub(crate) fn check(method: &Method, version: Version, headers: &HeaderMap) -> R
 
 /// Whether a field of the renter's ends here.
 pub(crate) fn strips(name: &HeaderName) -> bool {
-    TABLE.iter().any(|row| matches!(row, Strip(names) if lists(names, name.as_str())))
+    TABLE.iter().any(|row| matches!(row, Strip(names) if names.list(name)))
 }
 
 fn is_unserved(head: &Head<'_>) -> bool {

@@ -1,5 +1,7 @@
 //! Which place a request target names, decided once and on its decoded form.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode;
 use runit_core::{AccessToken, SessionId};
 
@@ -71,14 +73,17 @@ pub(crate) fn read(path: &[u8]) -> Result<Target, BadTarget> {
 }
 
 /// Without any percent-encoding that a server could still decode; `None` if there are more layers than anybody means.
-fn decoded(path: &[u8]) -> Option<Vec<u8>> {
-    let mut path = path.to_vec();
+fn decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut path = Cow::Borrowed(path);
     for _ in 0..MAX_LAYERS {
-        let next: Vec<u8> = percent_decode(&path).collect();
-        if next == path {
+        if !path.contains(&b'%') {
             return Some(path);
         }
-        path = next;
+        let next: Vec<u8> = percent_decode(&path).collect();
+        if next == *path {
+            return Some(path);
+        }
+        path = Cow::Owned(next);
     }
     None
 }

@@ -77,7 +77,7 @@ fn a_handshake_is_answered_by_its_own_protocol_only() {
 #[test]
 fn every_field_of_the_table_ends_here() {
     let on_every_answer = TABLE.iter().filter_map(|row| match row {
-        Strip(names) => Some(*names),
+        Strip(fields) => Some(fields.patterns),
         Refuse(..) | StripFrom(..) => None,
     });
     let names: Vec<&str> = on_every_answer.flatten().copied().collect();
