@@ -397,10 +397,10 @@ impl Store for PostgresStore {
 
     async fn grant(&self, request: LeaseRequest, policy: LeasePolicy, now: Timestamp) -> Result<Lease, GrantError> {
         let granted = self.grant_once(request, policy, now).await;
-        if !matches!(granted, Err(GrantError::NoLock)) {
+        if !matches!(granted, Err(GrantError::NoLock | GrantError::Short(_))) {
             return granted;
         }
-        // What is known here may be of an earlier lock.
+        // What is known here may be of an earlier lock, or from before another node gave bytes back.
         self.ledgers.forget(request.session).await;
         self.grant_once(request, policy, now).await
     }

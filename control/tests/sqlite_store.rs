@@ -67,6 +67,7 @@ store_contract! {
     deleted_records_are_carried_on_and_no_sum_changes,
     bytes_are_leased_for_the_lock_that_stands_and_for_no_other,
     a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
+    what_one_process_gives_back_another_can_lease,
     a_receivers_place_in_the_trail_survives,
     a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
 }

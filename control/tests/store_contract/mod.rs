@@ -403,6 +403,22 @@ pub(crate) async fn concurrent_leases_never_pass_the_cap(fixture: &impl Fixture)
     assert_eq!(fixture.open().ledger(id(1), at(2)).await.unwrap().charged(), CAP);
 }
 
+pub(crate) async fn what_one_process_gives_back_another_can_lease(fixture: &impl Fixture) {
+    let (one, other) = (fixture.open(), fixture.open());
+    locked(&*one, 1, "token").await;
+    other.grant(lease(1, 1, 100_000), policy(), at(1)).await.unwrap();
+    let mut lease_number = 2;
+    while one.grant(lease(1, lease_number, 100_000), policy(), at(2)).await.is_ok() {
+        lease_number += 1;
+    }
+    let short = |outcome| matches!(outcome, Err(GrantError::Short(Shortage::Leased)));
+    assert!(short(other.grant(lease(1, 1_000, 1_000), policy(), at(3)).await), "all is leased");
+    one.settle(vec![report(1, 2, 1, (10, 20), true)], at(4)).await.unwrap();
+    other.grant(lease(1, 1_001, 1_000), policy(), at(5)).await.expect("it came back");
+    let later = at(70_000);
+    other.grant(lease(1, 1_002, 1_000), policy(), later).await.expect("and is no other node's when time has passed");
+}
+
 pub(crate) async fn events_are_kept_in_order(fixture: &impl Fixture) {
     let full = SecurityEvent::new(EventKind::SessionLocked, at(1))
         .session(id(1))
