@@ -81,6 +81,11 @@ impl Authority for LocalAuthority {
         Ok(Some(ledger.standing(known.cap_bytes)))
     }
 
+    async fn standings(&self, sessions: Vec<SessionId>) -> Result<Vec<(SessionId, Standing)>, Unavailable> {
+        let records = self.sessions.store.records(sessions, self.sessions.clock.now()).await.map_err(unavailable)?;
+        Ok(records.iter().map(|(session, ledger)| (session.id, ledger.standing(session.cap_bytes))).collect())
+    }
+
     async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable> {
         self.sessions.store.renters_seen(sessions, self.sessions.clock.now()).await.map_err(unavailable)
     }

@@ -134,9 +134,9 @@ impl Leasing {
         {
             tracing::warn!("presence could not be reported");
         }
-        for session in &moved {
+        if !moved.is_empty() {
             // The next round tells if this one does not.
-            let _ = timeout(QUOTA_PATIENCE, self.note_quota(session)).await;
+            let _ = timeout(self.renewal_wait(), self.note_quotas(&moved)).await;
         }
     }
 
@@ -238,11 +238,27 @@ impl Leasing {
         (self.renewal_wait() + 2 * TICK).min(ttl / 2)
     }
 
-    /// Hears how the session stands, for the renter to see, and says so when the cap comes near.
+    /// Hears how the session stands, for the renter to see.
     async fn note_quota(&self, session: &LiveSession) {
         let spent = session.spent();
         let Ok(Some(standing)) = self.authority.standing(session.id()).await else { return };
-        let quota = Quota::new(&standing, spent);
+        self.note_standing(session, Quota::new(&standing, spent)).await;
+    }
+
+    /// The same for many sessions by one question.
+    async fn note_quotas(&self, sessions: &[Arc<LiveSession>]) {
+        let mut by_id: HashMap<_, _> =
+            sessions.iter().map(|session| (session.id(), (session, session.spent()))).collect();
+        let Ok(standings) = self.authority.standings(by_id.keys().copied().collect()).await else { return };
+        for (id, standing) in standings {
+            if let Some((session, spent)) = by_id.remove(&id) {
+                self.note_standing(session, Quota::new(&standing, spent)).await;
+            }
+        }
+    }
+
+    /// Keeps how the session stands, and says so when the cap comes near.
+    async fn note_standing(&self, session: &LiveSession, quota: Quota) {
         let before = session.note_quota(quota).and_then(|before| before.warning());
         if let Some(kind) = quota.warning().filter(|kind| before != Some(*kind) && before != Some(GRAVEST)) {
             self.record(kind, session).await;

@@ -161,13 +161,14 @@ impl House {
     fn look_after(&mut self, node: usize, moment: Moment) {
         let mut active = std::mem::take(&mut self.active[node]);
         let mut round = Vec::new();
-        let mut is_anybody_present = false;
+        let (mut is_anybody_present, mut asks_standings) = (false, false);
         let name = NodeId::from_uuid(Uuid::from_u128(node as u128));
         active.retain(|&at| {
             let (place, session) = (&mut self.places[at], &mut self.sessions[at / self.load.spread]);
             place.pass_bytes(name, session, &self.load.policy, moment, &mut self.traffic);
             let look = place.survey(name, session, &self.load.policy, moment, &mut self.traffic);
             is_anybody_present |= look.is_present;
+            asks_standings |= look.asks_standing;
             if !look.reports.is_empty() {
                 round.push((at, look.reports));
             }
@@ -176,6 +177,7 @@ impl House {
         });
         self.active[node] = active;
         self.traffic.presences += u64::from(is_anybody_present);
+        self.traffic.standings += u64::from(asks_standings);
         if round.is_empty() {
             return;
         }

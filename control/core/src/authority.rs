@@ -96,6 +96,9 @@ pub trait Authority: Send + Sync + 'static {
     /// What a session's ledger says now.
     async fn standing(&self, session: SessionId) -> Result<Option<Standing>, Unavailable>;
 
+    /// What the ledgers of many sessions say now, asked for together; those that are unknown are left out.
+    async fn standings(&self, sessions: Vec<SessionId>) -> Result<Vec<(SessionId, Standing)>, Unavailable>;
+
     /// These sessions' renters were present just now.
     async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable>;
 

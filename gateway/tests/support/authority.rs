@@ -330,6 +330,11 @@ impl Authority for TestAuthority {
         Ok(Some(self.standing_of(session)))
     }
 
+    async fn standings(&self, sessions: Vec<SessionId>) -> Result<Vec<(SessionId, Standing)>, Unavailable> {
+        self.up().await?;
+        Ok(sessions.into_iter().map(|session| (session, self.standing_of(session))).collect())
+    }
+
     async fn present(&self, sessions: Vec<SessionId>) -> Result<(), Unavailable> {
         self.up().await?;
         self.state().present.extend(sessions);

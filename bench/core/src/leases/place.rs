@@ -53,6 +53,8 @@ pub(crate) struct Place {
 pub(crate) struct Look {
     pub(crate) reports: Vec<LeaseReport>,
     pub(crate) is_present: bool,
+    /// Its renter should hear how it stands.
+    pub(crate) asks_standing: bool,
     /// Whether the loop looks again.
     pub(crate) stays: bool,
 }
@@ -140,12 +142,12 @@ impl Place {
         }
         self.book.give_back(&self.budget, moment.at, is_idle);
         let reports = self.book.reports();
-        if !reports.is_empty() && has_passed(self.quota_at, QUOTA) {
+        let asks_standing = !reports.is_empty() && has_passed(self.quota_at, QUOTA);
+        if asks_standing {
             self.quota_at = Some(moment.at);
-            traffic.standings += 1;
         }
         let is_done = self.book.is_empty() || reports.iter().all(|report| report.closing);
-        Look { reports, is_present, stays: !(is_idle && is_done) || moment.tick < self.burst_ends }
+        Look { reports, is_present, asks_standing, stays: !(is_idle && is_done) || moment.tick < self.burst_ends }
     }
 
     /// The ledger hears of these.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Load, Shared};
 
-/// Statements to hear how a session stands: its row, and its ledger (`LocalAuthority::standing`).
+/// Statements to hear how sessions stand: rows, and ledgers (`LocalAuthority::standing` and `standings`).
 const STANDING: u64 = 2;
 
 /// How a node knows a ledger that it changes: see `control/src/postgres/ledger_rows.rs`.
@@ -36,7 +36,7 @@ pub struct Traffic {
     pub reads: u64,
     /// Statements that found a ledger changed by another node and had to be made again.
     pub rewrites: u64,
-    /// Times that it was asked how a session stands.
+    /// Times that it was asked how a session stands, or how all of a node's do that moved bytes.
     pub standings: u64,
     /// Statements that say which renters are present.
     pub presences: u64,
@@ -122,7 +122,7 @@ impl fmt::Display for Traffic {
         row(out, "  ledgers written", self.writes)?;
         row(out, "  ledgers written again", self.rewrites)?;
         row(out, "  ledgers read to be written", self.reads)?;
-        row(out, "  how a session stands", STANDING * self.standings)?;
+        row(out, "  how sessions stand", STANDING * self.standings)?;
         row(out, "  who is present", self.presences)?;
         row(out, "bytes moved", self.moved)?;
         let per_gb = self.statements() as f64 / (self.moved as f64 / 1e9).max(f64::MIN_POSITIVE);
