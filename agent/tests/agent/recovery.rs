@@ -1,6 +1,7 @@
 //! What goes wrong on a provider's machine, with a real engine that is the test's own: afterwards the session is READY by
 //! itself, with the same id.
 
+use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
@@ -110,8 +111,11 @@ async fn what_the_container_moves_by_itself_is_metered_and_cut_at_the_daily_cap(
     let source = world.beyond.inside(|| std::net::TcpListener::bind("1.2.3.4:80").expect("free"));
     std::thread::spawn(move || {
         for mut stream in source.incoming().flatten() {
-            // Until the other side has enough.
-            while std::io::Write::write_all(&mut stream, &[7; 1 << 16]).is_ok() {}
+            // As many as are asked for, and none that would wait in a socket's buffer for nobody.
+            let mut asked = String::new();
+            BufReader::new(&stream).read_line(&mut asked).expect("a line");
+            let bytes = vec![7; asked.trim().parse().expect("a number")];
+            let _ = stream.write_all(&bytes); // the other side may be cut off
         }
     });
     let engine = PrivateEngine::start().await;
@@ -120,7 +124,7 @@ async fn what_the_container_moves_by_itself_is_metered_and_cut_at_the_daily_cap(
     let home = Home::in_engine(&control, &engine, &more).await;
     let agent = home.start();
     let registered = control.nth("POST", 1).await;
-    let fetch = |bytes: u64| format!("timeout 60 bash -c 'exec 3<>/dev/tcp/1.2.3.4/80; head -c {bytes} <&3 | wc -c'");
+    let fetch = |bytes: u64| format!("timeout 60 bash -c 'exec 3<>/dev/tcp/1.2.3.4/80; echo {bytes} >&3; wc -c <&3'");
     assert_eq!(home.shell(&fetch(20_000_000)).await, "20000000");
     let told =
         async || control.beats().last().and_then(|beat| beat["report"]["egressBytes"].as_u64()).filter(|n| *n > 0);
