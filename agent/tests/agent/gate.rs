@@ -487,6 +487,23 @@ async fn upgraded_connections_count_among_the_connections_at_one_time() {
     assert!(read_head(&mut third).await.expect("a head").starts_with("HTTP/1.1 101 "));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_requests_pass_and_each_is_counted() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 500;
+    let jupyter = ok_jupyter().await;
+    let gate = gate_to(&jupyter).await;
+    let client = async || {
+        for _ in 0..EACH {
+            let answer = get(&gate, "/api/status", AUTHORIZED).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+    };
+    futures::future::join_all((0..CLIENTS).map(|_| client())).await;
+    let counts = gate.counts();
+    assert_eq!((counts.admitted, counts.refused), ((CLIENTS * EACH) as u64, 0));
+}
+
 #[tokio::test]
 async fn what_passes_is_counted_upgraded_or_not() {
     let jupyter = echoing().await;
