@@ -26,6 +26,15 @@ def visit_all(page, node, provider):
         with page.expect_navigation() as asked:
             page.evaluate("link => { location.href = link; }", access.link)
         yield "link-asks-first", asked.value.status
+    with offered(node, provider) as access:
+        # What this browser has from when it was elsewhere.
+        browser = renter(address=ELSEWHERE)
+        opened = browser.get(access.link, headers={"Accept": "text/html"}, timeout=HTTP_SECONDS)
+        assert opened.status_code == 200, opened.text
+        page.context.add_cookies(
+            [{"name": cookie.name, "value": cookie.value, "url": node.gateway_url} for cookie in browser.cookies]
+        )
+        yield "link-asks-to-move", page.goto(access.link).status
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ SAYS = {
     "link-in-use": (409, "Session already in use", "go on there"),
     "link-address-changed": (403, "IP mismatch", "go on from here"),
     "cap-reached": (429, "Daily bandwidth cap reached", "The next bytes come free in about 24 hours"),
+    "link-asks-to-move": (403, "IP mismatch", "files and kernels stay"),
     "link-asks-first": (200, "Open this notebook?", "close this page"),
 }
 
