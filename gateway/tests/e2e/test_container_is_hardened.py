@@ -104,7 +104,7 @@ def test_what_it_uses_is_told_against_its_limits(node, agent, told):
     docker("exec", "--detach", agent.container, "timeout", "60", "sh", "-c", "while :; do :; done")
 
     def computing():
-        report = agent.told(node)["report"]
+        report = agent.told(node)["report"] or {}  # none before the first heartbeat
         return report if report.get("millicores", 0) > 100 else None
 
     report = eventually("a loop is seen to use the processor", computing, 60)
