@@ -9,10 +9,10 @@ be spent in a test; what those of bytes cost is a calculation (`cargo run -p run
 `pg_stat_statements` counts at once; `pg_stat_database` would tell seconds later.
 """
 
-import shutil
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -20,10 +20,17 @@ import wire
 from house import Node, eventually
 from postgres import Postgres
 from test_cap_is_exact_over_parallel_connections import in_parallel
+from test_several_nodes_share_one_cap import registered, share_key
 
-NODES = 2
+NODES = 3
 CLIENTS_EACH = 2
-REQUESTS_EACH = 4_000
+REQUESTS_EACH = 3_000
+# For a look at processor time, at all nodes together; several looks, of which the least counts.
+REQUESTS_OF_A_LOOK = 6_000
+LOOKS = 3
+# A process that shares its work is woken more often for one request; if nodes asked one another or the database, a request
+# would cost several times as much.
+ALLOWED_RATIO = 2
 # Twice in each tick of a node's, so that there is something to report in every one.
 PAUSE_SECONDS = 0.2
 IDLE_SECONDS = 5
@@ -57,9 +64,7 @@ def nodes(tmp_path_factory, postgres):
             folder = tmp_path_factory.mktemp(f"node{number}")
             node = Node(folder, settings)
             if nodes:
-                (folder / "control").mkdir(mode=0o700)
-                key = nodes[0].folder / "control" / "credential.key"
-                shutil.copy(key, folder / "control" / "credential.key")
+                share_key(nodes[0], node)
             nodes.append(node.start())
         yield nodes
     finally:
@@ -80,10 +85,10 @@ class Requests:
         assert head.startswith(b"HTTP/1.1 200 "), head
         assert self.stream.read(len(ANSWER)) == ANSWER
 
-    def many(self):
-        for _ in range(REQUESTS_EACH):
+    def many(self, count=REQUESTS_EACH):
+        for _ in range(count):
             self.one()
-        return REQUESTS_EACH
+        return count
 
     def few(self, until):
         count = 0
@@ -126,6 +131,30 @@ def few_for(seconds, clients):
     timer = threading.Timer(seconds, until.set)
     timer.start()
     return in_parallel([(client.few, until) for client in clients])
+
+
+def processor_seconds(nodes):
+    """What the scheduler gave to all threads of the nodes' processes."""
+    threads = [one for node in nodes for one in Path(f"/proc/{node.program.pid}/task").glob("*/schedstat")]
+    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
+
+
+def test_a_request_costs_no_more_processor_time_on_more_nodes(nodes, provider):
+    session = registered(nodes, provider)
+    looks = {count: [] for count in range(1, NODES + 1)}
+    for _ in range(LOOKS):
+        for count, seconds in looks.items():
+            clients = [Requests(node, session) for node in nodes[:count]]
+            before = processor_seconds(nodes[:count])
+            done = sum(in_parallel([(client.many, REQUESTS_OF_A_LOOK // count) for client in clients]))
+            seconds.append((processor_seconds(nodes[:count]) - before) / done)
+            for client in clients:
+                client.connection.socket.close()
+    costs = {count: min(seconds) for count, seconds in looks.items()}
+    for count, seconds in costs.items():
+        print(f"{count} nodes: {seconds * 1e6:.0f} us of processor time a request")
+    assert costs[NODES] < ALLOWED_RATIO * costs[1], looks
+    nodes[0].deregister(session)
 
 
 def test_requests_of_a_steady_state_cost_less_than_a_statement_in_a_thousand(nodes, postgres, provider):
