@@ -79,11 +79,13 @@ def has_test(path, test):
     attributes = r"#\[(?:tokio::)?test(?:\([^\]]*\))?\]\s*(?:#\[[^\]]*\]\s*)*"
     if re.search(rf"{attributes}(?:async )?fn {test}\(", text):
         return True
-    # A contract suite: a public function there, named where the suite is run.
+    # A contract suite: a public function there, named in the suite's list.
     in_suite = re.search(rf"^pub(?:\(crate\))? async fn {test}\b", text, re.MULTILINE)
-    return in_suite is not None and any(
-        re.search(rf"^    {test},$", suite.read_text(encoding="utf-8"), re.MULTILINE)
-        for suite in path.parent.parent.glob("*.rs")
+    suite = path.with_name("mod.rs")
+    return (
+        in_suite is not None
+        and suite.is_file()
+        and re.search(rf"^ +{test},$", suite.read_text(encoding="utf-8"), re.MULTILINE) is not None
     )
 
 

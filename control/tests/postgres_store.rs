@@ -34,41 +34,7 @@ impl Fixture for Postgres {
     }
 }
 
-store_contract! {
-    Postgres::start();
-    a_registered_session_is_read_back_whole,
-    only_the_same_secret_registers_a_session_again,
-    tokens_find_their_session_as_long_as_they_open_it,
-    a_lock_is_as_before_after_a_restart,
-    an_ipv6_lock_is_as_before_after_a_restart,
-    of_many_concurrent_claims_exactly_one_takes_the_lock,
-    a_refused_change_changes_nothing_and_an_unknown_session_is_unknown,
-    a_removed_session_leaves_a_tombstone_with_its_owner_and_its_usage,
-    presence_goes_forward_only_and_passes_over_the_absent,
-    sessions_removed_long_ago_are_forgotten_with_all_that_belongs_to_them,
-    the_sweeper_is_told_of_those_that_are_due_and_no_others,
-    usage_and_leases_are_as_before_after_a_restart,
-    a_repeated_or_older_report_changes_nothing,
-    an_unsettled_lease_is_charged_in_full_and_comes_free_after_a_day,
-    a_dead_nodes_leases_are_settled_by_what_it_left_behind,
-    concurrent_leases_never_pass_the_cap,
-    events_are_kept_in_order,
-    events_are_found_by_what_is_asked_and_counted_by_kind_and_time,
-    keys_are_kept_as_hashes_and_stay_when_they_are_revoked,
-    a_session_keeps_the_key_it_was_registered_with_and_how_its_lock_ended,
-    operators_see_sessions_with_their_ledgers_and_providers_with_their_sessions,
-    a_store_that_can_be_written_to_says_so,
-    the_trail_is_a_chain_over_restarts_and_concurrent_writers,
-    events_can_be_pruned_by_number_and_by_age_and_the_rest_still_verifies,
-    each_lock_has_a_record_that_outlives_its_session,
-    records_add_up_to_the_ledger_whatever_happens,
-    deleted_records_are_carried_on_and_no_sum_changes,
-    bytes_are_leased_for_the_lock_that_stands_and_for_no_other,
-    a_lease_that_expired_and_is_asked_for_again_is_a_new_one,
-    what_one_process_gives_back_another_can_lease,
-    a_receivers_place_in_the_trail_survives,
-    a_trail_whose_seal_is_of_another_key_goes_on_and_says_so,
-}
+store_contract!(Postgres::start());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_nodes_has_a_turn_and_a_change_of_keys_is_told_to_the_other() {
