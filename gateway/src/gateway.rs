@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::request_policy;
 use crate::sites::{Site, Sites};
 use crate::target::{self, BadTarget, Place, Target};
+use crate::turns::Turns;
 
 /// While others hold the last bytes of a cap: when to try again, in seconds.
 const RESERVED_RETRY_SECONDS: u64 = 5;
@@ -40,6 +41,7 @@ pub(crate) struct Gateway {
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: EventSink,
     pub(crate) guesses: Guesses,
+    pub(crate) turns: Turns,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: LiveSettings,
     pub(crate) sites: Sites,
@@ -220,13 +222,19 @@ impl Gateway {
         self.claim_any(wanted.id, &presented, connection).await
     }
 
-    /// A program's first use: takes the lock with the first of its tokens that does.
+    /// A program's first use: takes the lock with the first of its tokens that does. Of requests that come together one
+    /// asks the authority, and the others go by what it was told.
     async fn take_lock(
         &self,
         session: &Arc<LiveSession>,
         presented: &Presented,
         connection: &Connection,
     ) -> Result<(Arc<SessionView>, Permit), Answer> {
+        let _turn = self.turns.wait_for(presented.tokens.first()).await;
+        let view = session.view();
+        if let Ok(Decision::Pass(permit)) = authorize(&view, presented, connection.address(), self.lock_mode()) {
+            return Ok((view, permit));
+        }
         let view = self.claim_any(session.id(), presented, connection).await?.view();
         match authorize(&view, presented, connection.address(), self.lock_mode())? {
             Decision::Pass(permit) => Ok((view, permit)),

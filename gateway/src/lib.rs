@@ -55,6 +55,7 @@ mod target;
 mod testing;
 mod ticket;
 mod tunnel;
+mod turns;
 mod watch;
 
 pub use app::GatewayApp;

@@ -29,6 +29,7 @@ use crate::outbound::{Outbound, SystemOutbound};
 use crate::places::Places;
 use crate::proxy::Proxy;
 use crate::sites::Sites;
+use crate::turns::Turns;
 use crate::watch::watch;
 
 /// In seconds. The drain itself may be changed by a reload.
@@ -113,6 +114,7 @@ impl Node {
             directory: Arc::clone(&directory),
             events: sink,
             guesses: Guesses::new(at_start.limits.guesses_per_address),
+            turns: Turns::new(),
             metrics: Arc::clone(&metrics),
             settings: settings.clone(),
             sites: Sites::new(&at_start.gateway),

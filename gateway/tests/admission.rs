@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use runit_core::EventKind;
 use support::{TestGateway, bearer, eventually};
 
@@ -113,6 +115,29 @@ async fn programs_are_served_by_header_and_by_query_like_jupyter_does() {
     let browser = gateway.get(&format!("{path}?a=1&token={}", token.expose()), "Accept: text/html\r\n").await;
     assert_eq!((browser.status, browser.header("location")), (302, Some(&*format!("{path}?a=1"))));
     assert_eq!(gateway.get(&path, &browser.cookie()).await.status, 200, "a browser joins its renter's lock once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_first_uses_that_come_together_one_asks_the_authority_and_all_are_served() {
+    const TOGETHER: usize = 64;
+    let gateway = TestGateway::with(|settings| settings.limits.guesses_per_address.requests = 2).await;
+    let (id, token) = gateway.session(CAP);
+    gateway.authority.heard().await;
+    let request = format!("GET /s/{id}/api/status HTTP/1.1\r\nHost: g\r\nConnection: close\r\n{}\r\n", bearer(&token));
+    let mut clients = Vec::new();
+    for _ in 0..TOGETHER {
+        clients.push(gateway.connect().await);
+    }
+    gateway.authority.hangs.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        client.send(&request).await;
+    }
+    eventually("one asks", || if gateway.authority.claims() > 0 { Ok(()) } else { Err(0) }).await;
+    gateway.authority.hangs.store(false, Ordering::SeqCst);
+    for mut client in clients {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(gateway.authority.claims(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
