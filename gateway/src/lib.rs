@@ -21,7 +21,6 @@ mod directory;
 mod entrance;
 mod events;
 mod fields;
-mod files;
 mod frames;
 mod gateway;
 mod guard;
@@ -59,7 +58,6 @@ mod turns;
 mod watch;
 
 pub use app::GatewayApp;
-pub use files::raise_limit;
 pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;
 pub use node::{Node, NodeError, server_conf};

@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = runit_config::load_node(arguments.config.as_deref())?;
     let filter = log::start(&settings.log)?;
-    runit_gateway::raise_limit();
+    runit_listener::files::raise_limit();
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // From now on it does not end the process, however long the start takes.

@@ -10,7 +10,7 @@ use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
-use runit_listener::{BadPair, Certificate, Look, server_config};
+use runit_listener::{BadPair, Certificate, Look, files, server_config};
 use runit_spent::{Estate, SpentFile};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -18,7 +18,6 @@ use uuid::Uuid;
 use crate::app::GatewayApp;
 use crate::directory::Directory;
 use crate::events::{EventSink, record};
-use crate::files;
 use crate::gateway::Gateway;
 use crate::guesses::Guesses;
 use crate::leasing::Leasing;
@@ -28,12 +27,31 @@ use crate::metrics::Metrics;
 use crate::outbound::{Outbound, SystemOutbound};
 use crate::places::Places;
 use crate::proxy::Proxy;
+use crate::redirect;
 use crate::sites::Sites;
 use crate::turns::Turns;
 use crate::watch::watch;
 
 /// In seconds. The drain itself may be changed by a reload.
 const LONGER_THAN_ANY_DRAIN: u64 = 8 * 24 * 3_600;
+
+/// Listeners, the store, logs.
+const FEW_FILES: u64 = 512;
+/// Connections of the control API, which may be in the same process.
+const CONTROL: usize = 8_192;
+/// Idle connections to providers in Pingora's pool. All sessions share it, so it is larger than one can fill.
+const POOL: usize = 4_096;
+/// Requests that have a connection to their provider beside the one that is kept.
+const ASIDE: usize = 1_024;
+
+/// What is left for renters' connections.
+fn files_for_renters(settings: &NodeSettings) -> u64 {
+    let redirects = if settings.gateway.redirect_listen.is_some() { redirect::CONNECTIONS } else { 0 };
+    let control = if settings.control.enabled { CONTROL } else { 0 };
+    let others = [redirects, control, POOL, ASIDE].map(|connections| files::share(connections) as u64);
+    let others = FEW_FILES + others.iter().sum::<u64>();
+    files::most().saturating_sub(others.min(files::most() / 2))
+}
 
 /// Pingora's configuration, as the settings have it.
 pub fn server_conf(settings: &NodeSettings) -> ServerConf {
@@ -43,6 +61,8 @@ pub fn server_conf(settings: &NodeSettings) -> ServerConf {
     };
     ServerConf {
         threads,
+        // Pingora takes so many for each thread.
+        upstream_keepalive_pool_size: files::share(POOL).div_ceil(threads.max(1)),
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
         // The end is not Pingora's to time: see `Lifecycle`.
         grace_period_seconds: Some(LONGER_THAN_ANY_DRAIN),
@@ -171,7 +191,7 @@ impl Node {
         GatewayApp {
             proxy: Arc::new(proxy),
             settings: self.settings.clone(),
-            places: Places::new(files::most()),
+            places: Places::new(files_for_renters(&self.settings.load())),
             metrics: Arc::clone(&self.metrics),
             lifecycle,
             tls: self.certificate.clone().map(server_config).map(Acceptor::from_server_config),

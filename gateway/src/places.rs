@@ -21,15 +21,13 @@ use runit_core::{NetworkKey, RenterAddress};
 use crate::connection::{Connection, Cut};
 use crate::redirect;
 
-/// Files that are not connections of renters: listeners, the store, logs, idle connections to providers, and redirects.
-const OTHER_FILES: u64 = 512 + redirect::CONNECTIONS;
 /// Networks that are remembered, at least, before those without a trace are looked for.
 const FEW_NETWORKS: usize = 1_024;
 
 /// All places of a node.
 pub(crate) struct Places {
     table: Mutex<Table>,
-    /// What the process may open.
+    /// What renters' connections may take.
     files: u64,
     /// What rates count from.
     epoch: Instant,
@@ -93,7 +91,7 @@ const ADMITTED: u8 = 1;
 const GONE: u8 = 2;
 
 impl Places {
-    /// No connections yet, for a process that may open `files` files.
+    /// No connections yet, which may take `files` files.
     pub(crate) fn new(files: u64) -> Arc<Self> {
         Arc::new(Self { table: Mutex::default(), files, epoch: Instant::now() })
     }
@@ -133,16 +131,12 @@ impl Places {
 
     /// Connections that may be admitted: each has a file of its own and one to its provider.
     fn most_admitted(&self, limits: &Limits) -> usize {
-        let files = self.files_for_renters().saturating_sub(self.most_waiting(limits) as u64);
+        let files = self.files.saturating_sub(self.most_waiting(limits) as u64);
         limits.connections.min(usize::try_from(files / 2).unwrap_or(usize::MAX))
     }
 
     fn most_waiting(&self, limits: &Limits) -> usize {
-        limits.waiting_connections.min(usize::try_from(self.files_for_renters() / 4).unwrap_or(usize::MAX)).max(1)
-    }
-
-    fn files_for_renters(&self) -> u64 {
-        self.files.saturating_sub(OTHER_FILES.min(self.files / 2))
+        limits.waiting_connections.min(usize::try_from(self.files / 4).unwrap_or(usize::MAX)).max(1)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -312,7 +306,7 @@ mod tests {
         let open: Vec<_> = (1..4).map(|last| enter(&places, last).expect("a place")).collect();
         let let_in = open.iter().filter(|connection| connection.place().admit(&limits())).count();
         assert_eq!((let_in, counted(&places)), (2, (1, 2, 3)));
-        let few = Places::new(1_024);
+        let few = Places::new(512);
         assert_eq!((few.most_waiting(&Limits::default()), few.most_admitted(&Limits::default())), (128, 192));
         assert!(few.most_waiting(&Limits::default()) + 2 * few.most_admitted(&Limits::default()) <= 512);
     }

@@ -11,18 +11,16 @@ use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use runit_core::HostLabel;
+use runit_listener::files;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use crate::entrance::with_query;
-use crate::files;
 use crate::gateway::split_target;
 use crate::head::HeadScanner;
 
 /// Connections at one moment, at the most; more are closed at once.
-pub(crate) const CONNECTIONS: u64 = 1_024;
-/// Of the files that the process may open, they take no more than this part.
-const PART_OF_FILES: u64 = 16;
+pub(crate) const CONNECTIONS: usize = 1_024;
 /// For one connection, from its first to its last byte.
 const WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 * 1024;
@@ -36,8 +34,7 @@ pub struct RedirectApp {
 impl RedirectApp {
     /// Redirects to the public names in the settings.
     pub fn new(gateway: &runit_config::Gateway) -> Self {
-        let places = CONNECTIONS.min(files::most() / PART_OF_FILES) as usize;
-        Self { gateway: gateway.clone(), places: Semaphore::new(places) }
+        Self { gateway: gateway.clone(), places: Semaphore::new(files::share(CONNECTIONS)) }
     }
 
     async fn converse(&self, mut stream: Stream) -> std::io::Result<()> {

@@ -1,4 +1,6 @@
 //! How many files this process may have open: connections are bounded by it, so that `accept` never runs out of them.
+//!
+//! Both planes may be in one process. Whatever is not a renter's connection has a [`share`], and renters have the rest.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -12,6 +14,11 @@ pub fn raise_limit() {
 }
 
 /// The limit as it is.
-pub(crate) fn most() -> u64 {
+pub fn most() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many connections there may be of a kind that is not the renters': so many, but no more than a sixteenth of all files.
+pub fn share(connections: usize) -> usize {
+    connections.min(usize::try_from(most() / 16).unwrap_or(usize::MAX))
 }
