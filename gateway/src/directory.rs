@@ -94,9 +94,9 @@ impl Directory {
         self.session(id).filter(|session| session.view().label() == Some(label))
     }
 
-    /// All sessions.
-    pub(crate) fn sessions(&self) -> Vec<Arc<LiveSession>> {
-        self.sessions.pin().values().cloned().collect()
+    /// Does something with each session, between two awaits.
+    pub(crate) fn for_each(&self, with: impl FnMut(&Arc<LiveSession>)) {
+        self.sessions.pin().values().for_each(with);
     }
 
     /// How many sessions there are.

@@ -7,11 +7,24 @@ use runit_core::session::base_path;
 
 use crate::answer_policy::{self, BadAnswer};
 use crate::credentials::{COOKIE_PREFIX, foreign_cookies, without_tokens};
+use crate::fields::named_by_connection;
 use crate::isolation::isolate_providers;
 use crate::request_policy;
 
 /// Who passes this on, under a name that tells nothing (RFC 9110, section 7.6.3).
 const VIA: HeaderValue = HeaderValue::from_static("1.1 runit");
+
+/// A renter's request as the provider gets it, where it is not Pingora that sends it on.
+pub(crate) fn for_provider(request: &RequestHeader, session: &SessionView) -> pingora::Result<RequestHeader> {
+    let mut request = request.clone();
+    for name in &named_by_connection(&request.headers) {
+        request.remove_header(name);
+    }
+    request.remove_header(&header::CONNECTION);
+    request.remove_header(&header::UPGRADE);
+    to_provider(&mut request, session)?;
+    Ok(request)
+}
 
 /// Makes a renter's request the gateway's own towards the provider.
 ///

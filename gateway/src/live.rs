@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::connection::{Connection, Cut};
 use crate::counters::{Counters, NodeBudget};
+use crate::kept::{Kept, KeptConnections};
 use crate::monotonic;
 use crate::outbound::Known;
 use crate::pace::Patience;
@@ -75,6 +76,8 @@ pub(crate) struct LiveSession {
     /// How many of them there are, and how many are WebSockets. Each is a counter of its own and publishes nothing.
     open: AtomicUsize,
     open_websockets: AtomicUsize,
+    /// Open connections to its provider that nobody uses at the moment.
+    pub(crate) kept: KeptConnections,
     /// What its requests have used of their rate.
     pub(crate) requests: RateCell,
     /// Tokens that the authority has refused, the last ones: a tab that goes on asking after its lock's end costs its network no
@@ -96,7 +99,8 @@ pub(crate) struct WebSocketPlace(Arc<LiveSession>);
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let before = self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.kept.trim(before.saturating_sub(1));
     }
 }
 
@@ -135,6 +139,7 @@ impl LiveSession {
             connections: Mutex::new(Vec::new()),
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
+            kept: KeptConnections::default(),
             requests: RateCell::default(),
             dead_tokens: Mutex::default(),
             known_addresses: tokio::sync::Mutex::default(),
@@ -230,11 +235,20 @@ impl LiveSession {
 
     /// Looks at its connections, and ends those that are too slow.
     pub(crate) fn look(&self, now: Duration, patience: &Patience) {
+        self.kept.forget_stale();
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         for connection in self.connections().iter().filter_map(Weak::upgrade) {
             if let Some(cut) = connection.look(now, patience) {
                 connection.cut(cut);
             }
         }
+    }
+
+    /// Keeps a connection to its provider for its next request.
+    pub(crate) fn keep(&self, kept: Kept) {
+        self.kept.keep(kept, self.open.load(Ordering::Relaxed));
     }
 
     /// Forgets a connection that serves it no more.

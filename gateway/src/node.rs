@@ -12,7 +12,7 @@ use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
 use runit_listener::{BadPair, Certificate, Look, files, server_config};
 use runit_spent::{Estate, SpentFile};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::app::GatewayApp;
@@ -185,6 +185,7 @@ impl Node {
             gateway: Arc::clone(&self.gateway),
             outbound: Arc::clone(&self.outbound),
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
+            aside: Arc::new(Semaphore::new(files::share(ASIDE))),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();

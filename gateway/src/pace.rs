@@ -9,6 +9,7 @@ use std::time::Duration;
 use runit_config::NodeSettings;
 
 use crate::connection::Cut;
+use crate::watch::LOOK;
 
 /// What keeps a connection from going on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,7 +92,8 @@ impl Patience {
         Self {
             slowest_bytes_per_second: settings.limits.slowest_bytes_per_second,
             slow: Duration::from_secs(settings.limits.slow_seconds),
-            first_byte: Duration::from_millis(settings.gateway.upstream_first_byte_timeout_ms),
+            // After the time-out of whoever waits for it, who can still say so to the renter.
+            first_byte: Duration::from_millis(settings.gateway.upstream_first_byte_timeout_ms) + LOOK,
             silence: Duration::from_millis(settings.gateway.upstream_silence_timeout_ms),
         }
     }

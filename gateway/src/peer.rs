@@ -37,7 +37,7 @@ impl UpstreamTimeouts {
 }
 
 /// An idle connection to a provider is kept for so long.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const POOL_IDLE: Duration = Duration::from_secs(60);
 
 /// A hook of Pingora's own dialling, which nobody comes to while there is a dialler.
 type Hook = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;

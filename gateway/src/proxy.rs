@@ -14,10 +14,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use runit_core::trace::{TRACEPARENT, TraceId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{Answer, Refusal};
 use crate::answer_policy::{BadAnswer, MAX_INTERIM};
 use crate::connection::Connection;
+use crate::exchange;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
 use crate::outbound::{Dialler, FORBIDDEN, Outbound};
@@ -31,8 +33,10 @@ const OWN_ANSWER: Duration = Duration::from_secs(3);
 pub(crate) struct Proxy {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) outbound: Arc<dyn Outbound>,
-    /// For handshakes of WebSockets, which are ours to do.
+    /// For handshakes of WebSockets and requests that only ask, which are ours to do.
     pub(crate) connector: TransportConnector,
+    /// For requests through Pingora's proxy while their session keeps a connection: those have two to the provider.
+    pub(crate) aside: Arc<Semaphore>,
 }
 
 /// What one request carries from phase to phase.
@@ -44,6 +48,8 @@ pub(crate) struct Context {
     /// Interim answers of the provider so far.
     interim: usize,
     status: Option<StatusCode>,
+    /// Held while the request may have a second connection to the provider.
+    aside: Option<OwnedSemaphorePermit>,
 }
 
 #[async_trait]
@@ -74,7 +80,15 @@ impl ProxyHttp for Proxy {
             }
             Ok(admitted) => {
                 ctx.admitted = Some(admitted);
+                if exchange::only_asks(session) {
+                    Box::pin(self.exchange(session, &connection, ctx)).await?;
+                    return Ok(true);
+                }
                 connection.holdups().body_expected.store(!session.is_body_empty(), Ordering::Relaxed);
+                ctx.aside = Arc::clone(&self.aside).try_acquire_owned().ok();
+                if let (None, Ok(admitted)) = (&ctx.aside, ctx.admitted()) {
+                    drop(admitted.session.kept.take(&admitted.view));
+                }
                 Ok(false)
             }
             Err(answer) => {
@@ -85,10 +99,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let Some(admitted) = &ctx.admitted else {
-            return Err(Error::explain(ErrorType::InternalError, "no permit"));
-        };
-        Ok(Box::new(self.peer(admitted)))
+        Ok(Box::new(self.peer(ctx.admitted()?)))
     }
 
     async fn upstream_request_filter(
@@ -97,10 +108,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        match &ctx.admitted {
-            Some(admitted) => headers::to_provider(request, &admitted.view),
-            None => Err(Error::explain(ErrorType::InternalError, "no permit")),
-        }
+        headers::to_provider(request, &ctx.admitted()?.view)
     }
 
     /// Awaits nothing, and must not: see `tunnel`.
@@ -123,30 +131,7 @@ impl ProxyHttp for Proxy {
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let Some(admitted) = &ctx.admitted else {
-            return Err(Error::explain(ErrorType::InternalError, "no permit"));
-        };
-        ctx.interim += usize::from(answer.status.is_informational());
-        let cleaned = headers::to_renter(answer, &admitted.view, false, self.gateway.secure);
-        let flood = if ctx.interim > MAX_INTERIM { Err(BadAnswer("too many interim answers")) } else { Ok(()) };
-        if let Err(BadAnswer(reason)) = cleaned.and(flood) {
-            tracing::debug!(reason, "answer refused");
-            ctx.failed = Some(Refusal::UpstreamBroken);
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up());
-        }
-        if answer.status.is_informational() {
-            return Ok(());
-        }
-        connection(session)?.holdups().answered.store(true, Ordering::Relaxed);
-        if let Some(quota) = admitted.session.quota() {
-            answer.insert_header("RateLimit-Policy", quota.policy_field())?;
-            answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
-        }
-        if let Some(hsts) = self.gateway.hsts() {
-            answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
-        }
-        ctx.status = Some(answer.status);
-        Ok(())
+        self.filter_answer(answer, &*connection(session)?, ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
@@ -199,11 +184,45 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
-    fn timeouts(&self) -> UpstreamTimeouts {
+    /// Cleans the head of a provider's answer, interim or final, and adds what is ours to say.
+    ///
+    /// # Errors
+    /// For what must not reach the renter.
+    pub(crate) fn filter_answer(
+        &self,
+        answer: &mut ResponseHeader,
+        connection: &Connection,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.interim += usize::from(answer.status.is_informational());
+        let admitted = ctx.admitted()?;
+        let cleaned = headers::to_renter(answer, &admitted.view, false, self.gateway.secure);
+        let flood = if ctx.interim > MAX_INTERIM { Err(BadAnswer("too many interim answers")) } else { Ok(()) };
+        if let Err(BadAnswer(reason)) = cleaned.and(flood) {
+            tracing::debug!(reason, "answer refused");
+            ctx.failed = Some(Refusal::UpstreamBroken);
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up());
+        }
+        if answer.status.is_informational() {
+            return Ok(());
+        }
+        connection.holdups().answered.store(true, Ordering::Relaxed);
+        if let Some(quota) = admitted.session.quota() {
+            answer.insert_header("RateLimit-Policy", quota.policy_field())?;
+            answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
+        }
+        if let Some(hsts) = self.gateway.hsts() {
+            answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
+        ctx.status = Some(answer.status);
+        Ok(())
+    }
+
+    pub(crate) fn timeouts(&self) -> UpstreamTimeouts {
         UpstreamTimeouts::of(&self.gateway.settings.load())
     }
 
-    fn peer(&self, admitted: &Admitted) -> HttpPeer {
+    pub(crate) fn peer(&self, admitted: &Admitted) -> HttpPeer {
         let timeouts = self.timeouts();
         let (session, view) = (Arc::clone(&admitted.session), Arc::clone(&admitted.view));
         peer(Dialler { outbound: Arc::clone(&self.outbound), session, view, patience: timeouts.connect }, timeouts)

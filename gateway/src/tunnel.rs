@@ -27,7 +27,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::answer_policy::MAX_INTERIM;
 use crate::connection::{Connection, Cut};
-use crate::fields::named_by_connection;
 use crate::frames::{FrameScanner, close_frame};
 use crate::guard::Guard;
 use crate::headers;
@@ -73,7 +72,9 @@ pub(crate) async fn shake_hands(
     let stream = connector.new_stream(peer).await?;
     let mut provider = HttpSession::new(stream);
     provider.read_timeout = Some(answer_within);
-    let request = handshake_request(request, session)?;
+    let mut request = headers::for_provider(request, session)?;
+    request.insert_header(header::CONNECTION, "Upgrade")?;
+    request.insert_header(header::UPGRADE, "websocket")?;
     let exchange = async {
         provider.write_request_header(Box::new(request)).await?;
         for _ in 0..=MAX_INTERIM {
@@ -105,17 +106,6 @@ pub(crate) async fn shake_hands(
         None => Bytes::new(),
     };
     Ok(Handshake::Accepted(Box::new(Tunnel { head, provider: provider.into_inner(), ahead, place: None })))
-}
-
-fn handshake_request(request: &RequestHeader, session: &SessionView) -> Result<RequestHeader> {
-    let mut request = request.clone();
-    for name in &named_by_connection(&request.headers) {
-        request.remove_header(name);
-    }
-    headers::to_provider(&mut request, session)?;
-    request.insert_header(header::CONNECTION, "Upgrade")?;
-    request.insert_header(header::UPGRADE, "websocket")?;
-    Ok(request)
 }
 
 /// Gives the renter the answer of a provider that declined.

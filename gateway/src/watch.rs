@@ -10,7 +10,7 @@ use crate::directory::Directory;
 use crate::pace::Patience;
 
 /// How often. A limit of seconds is kept to within two of them.
-const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches for as long as the node runs.
 pub(crate) async fn watch(directory: Arc<Directory>, settings: LiveSettings) {
@@ -21,8 +21,7 @@ pub(crate) async fn watch(directory: Arc<Directory>, settings: LiveSettings) {
     loop {
         looks.tick().await;
         let patience = Patience::of(&settings.load());
-        for session in directory.sessions() {
-            session.look(began.elapsed(), &patience);
-        }
+        let now = began.elapsed();
+        directory.for_each(|session| session.look(now, &patience));
     }
 }
