@@ -29,6 +29,8 @@ use reload::Reloader;
 
 /// How long a predecessor may take to let go of the control API's socket.
 const TAKE_OVER: Duration = Duration::from_secs(10);
+/// Bytes, for each connection.
+const WRITE_BUFFER: usize = 4 * 1024;
 
 /// A seventh of the proxy's own time went into the C library's allocator.
 #[global_allocator]
@@ -168,8 +170,9 @@ fn proxy_server(settings: &NodeSettings, node: &Node, lifecycle: &Lifecycle, upg
     server.bootstrap();
     let mut proxy = Service::new("gateway".to_owned(), node.app(&server.configuration, lifecycle.clone()));
     // The guard reads heads in pieces of its own, and bodies into buffers that are large enough: 64 KiB in between would
-    // only be filled and copied from. TLS reads in smaller pieces.
-    let buffer = if gateway.tls.is_none() { L4BufferSettings::default().read(0) } else { L4BufferSettings::default() };
+    // only be filled and copied from. TLS reads in smaller pieces. The head of an answer and a small body leave together.
+    let buffer = L4BufferSettings::default().write(WRITE_BUFFER);
+    let buffer = if gateway.tls.is_none() { buffer.read(0) } else { buffer };
     let address = available(gateway.listen, "gateway.listen", upgrade)?;
     proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(buffer));
     if let Some(listen) = gateway.redirect_listen {
