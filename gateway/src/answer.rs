@@ -2,7 +2,7 @@
 //!
 //! Public texts hold no id, address or upstream text.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -19,6 +19,8 @@ const HTML: &str = "text/html; charset=utf-8";
 pub(crate) enum Refusal {
     /// The request is not well-formed, or not what is spoken here.
     BadRequest,
+    /// A head over the limit. There is no request to answer then: see [`last_words`].
+    HeadTooLarge,
     /// A method that is not served (TRACE, CONNECT).
     MethodNotAllowed,
     /// A method that does nothing with a hand-over link: HEAD neither takes a session nor tells of one.
@@ -69,8 +71,9 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// One of each kind.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::BadRequest,
+        Self::HeadTooLarge,
         Self::MethodNotAllowed,
         Self::LinkMethod,
         Self::ExpectationFailed,
@@ -104,6 +107,9 @@ impl Refusal {
         use StatusCode as S;
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "bad_request", "Malformed request"),
+            Self::HeadTooLarge => {
+                (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "Request header fields too large")
+            }
             Self::MethodNotAllowed | Self::LinkMethod => {
                 (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
             }
@@ -163,6 +169,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadRequest
+                | Self::HeadTooLarge
                 | Self::MethodNotAllowed
                 | Self::ExpectationFailed
                 | Self::TooManyRequests { .. }
@@ -315,6 +322,19 @@ impl Answer {
         }
         Ok((head, Bytes::from(body)))
     }
+}
+
+/// A refusal on the wire, for a connection on which no request could be read; it is to be closed then. As a page, since
+/// nobody can say what is accepted, and who meets it is mostly a browser with too many cookies.
+pub(crate) fn last_words(refusal: Refusal, control: &Url) -> pingora::Result<BytesMut> {
+    let (mut head, body) = Answer::Refuse(refusal).build(true, control)?;
+    head.insert_header(header::CONNECTION, "close")?;
+    let (status, reason) = (head.status.as_str(), head.status.canonical_reason().unwrap_or_default());
+    let mut wire = BytesMut::from(&*format!("HTTP/1.1 {status} {reason}\r\n"));
+    head.header_to_h1_wire(&mut wire);
+    wire.extend_from_slice(b"\r\n");
+    wire.extend_from_slice(&body);
+    Ok(wire)
 }
 
 /// A browser asks for `text/html` by name; programs ask for JSON or for anything.

@@ -13,14 +13,16 @@ use prometheus::IntGauge;
 use runit_config::{Limits, LiveSettings, NodeSettings};
 use runit_core::RenterAddress;
 use runit_core::client_address::is_listed;
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
+use crate::answer::last_words;
 use crate::connection::Connection;
 use crate::guard::{Guard, HeadLimits};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::places::{Full, Places};
-use crate::proxy::{Proxy, digest_with};
+use crate::proxy::{OWN_ANSWER, Proxy, digest_with};
 use crate::reception::{Unwelcome, encrypted, named};
 
 /// How long a connection that was cut may take to end by itself.
@@ -65,10 +67,8 @@ impl ServerApp for GatewayApp {
             // The guard ends what comes by; what waits for the provider is ended here.
             () = async { connection.until_cut().await; tokio::time::sleep(CUT_WITHIN).await } => {}
         }
-        if let Some((tunnel, renter)) = connection.take_tunnel() {
-            let _open = Counted::new(&self.metrics.websockets);
-            let idle = Duration::from_secs(self.settings.load().gateway.websocket_idle_seconds);
-            tunnel.run(renter, &connection, idle, self.lifecycle.ending()).await;
+        if let Some(renter) = connection.take_guard() {
+            self.converse(renter, &connection).await;
         }
         self.metrics.audit_difference.inc_by(connection.audit());
         self.note_cut(&connection);
@@ -96,6 +96,33 @@ impl GatewayApp {
             }
         };
         Some((connection, stream?, open))
+    }
+
+    /// What is said on a socket that Pingora has let go of: a WebSocket's frames, or why a request could not be read.
+    async fn converse(&self, mut renter: Guard, connection: &Connection) {
+        if let Some(tunnel) = connection.take_tunnel() {
+            let _open = Counted::new(&self.metrics.websockets);
+            let settings = self.settings.load();
+            let terms = Terms {
+                idle: Duration::from_secs(settings.gateway.websocket_idle_seconds),
+                reads: rate_of(settings.limits.websocket_reads_per_session),
+                waits: self.metrics.websocket_waits.clone(),
+            };
+            drop(settings);
+            tunnel.run(renter, connection, &terms, self.lifecycle.ending()).await;
+        } else if let Some(refusal) = connection.take_unreadable() {
+            self.metrics.refusals.with_label_values(&[refusal.row().1]).inc();
+            connection.answer_ourselves();
+            renter.linger_when_dropped();
+            if let Ok(words) = last_words(refusal, &self.settings.load().control.public_url) {
+                // It fits into the socket's buffer, unless answers before it were not read.
+                let said = async {
+                    renter.write_all(&words).await?;
+                    renter.flush().await
+                };
+                let _ = tokio::time::timeout(OWN_ANSWER, said).await;
+            }
+        }
     }
 
     fn note_cut(&self, connection: &Connection) {

@@ -41,6 +41,12 @@ pub(crate) enum Cut {
     SlowRenter = 7,
     /// The provider went silent.
     SlowProvider = 8,
+    /// It said nothing.
+    NoHead = 9,
+    /// A head began, and did not end in time.
+    SlowHead = 10,
+    /// A WebSocket on which nothing moved for too long.
+    Idle = 11,
 }
 
 impl Cut {
@@ -55,6 +61,9 @@ impl Cut {
             Self::GaveWay => "gave_way",
             Self::SlowRenter => "slow_renter",
             Self::SlowProvider => "slow_provider",
+            Self::NoHead => "no_head",
+            Self::SlowHead => "slow_head",
+            Self::Idle => "idle",
         }
     }
 
@@ -67,12 +76,18 @@ impl Cut {
             Self::CapReached => 4290,
             Self::LedgerUnavailable | Self::GaveWay => 1013, // try again later
             Self::Restart => 1012,
-            Self::SlowRenter => 4008,
+            Self::SlowRenter | Self::NoHead | Self::SlowHead => 4008,
+            Self::Idle => 1001,         // going away
             Self::SlowProvider => 1014, // bad gateway
         }
     }
 
-    const ALL: [Self; 8] = [
+    /// Whether the renter is given time to read what was said to him before.
+    pub(crate) const fn lingers(self) -> bool {
+        !matches!(self, Self::GaveWay | Self::NoHead | Self::SlowHead)
+    }
+
+    const ALL: [Self; 11] = [
         Self::Released,
         Self::LockedOut,
         Self::CapReached,
@@ -81,6 +96,9 @@ impl Cut {
         Self::GaveWay,
         Self::SlowRenter,
         Self::SlowProvider,
+        Self::NoHead,
+        Self::SlowHead,
+        Self::Idle,
     ];
 }
 
@@ -118,6 +136,8 @@ pub(crate) struct Connection {
     wire: AtomicU64,
     /// Set while an agreed upgrade waits for the guard to let go of the socket.
     tunnel: Mutex<Option<Box<Tunnel>>>,
+    /// A request that could not be read is to be answered with this, on the socket itself.
+    unreadable: Mutex<Option<Refusal>>,
     handing_over: AtomicBool,
     handed_over: Mutex<Option<Guard>>,
 }
@@ -154,6 +174,7 @@ impl Connection {
             dropped: AtomicU64::new(0),
             wire: AtomicU64::new(0),
             tunnel: Mutex::new(None),
+            unreadable: Mutex::new(None),
             handing_over: AtomicBool::new(false),
             handed_over: Mutex::new(None),
         }
@@ -324,6 +345,12 @@ impl Connection {
         self.handing_over.store(true, Ordering::Relaxed);
     }
 
+    /// What comes is no request: when Pingora lets go of its stream, the socket is ours to say so.
+    pub(crate) fn refuse_unread(&self, refusal: Refusal) {
+        *locked(&self.unreadable) = Some(refusal);
+        self.handing_over.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the socket is to outlive Pingora's stream.
     pub(crate) fn is_handing_over(&self) -> bool {
         self.handing_over.load(Ordering::Relaxed)
@@ -335,11 +362,19 @@ impl Connection {
         self.handing_over.store(false, Ordering::Relaxed);
     }
 
-    /// The tunnel and its socket, if an upgrade was agreed and Pingora is done.
-    pub(crate) fn take_tunnel(&self) -> Option<(Box<Tunnel>, Guard)> {
-        let guard = locked(&self.handed_over).take()?;
-        let tunnel = locked(&self.tunnel).take()?;
-        Some((tunnel, guard))
+    /// The socket, if it was handed over and Pingora is done.
+    pub(crate) fn take_guard(&self) -> Option<Guard> {
+        locked(&self.handed_over).take()
+    }
+
+    /// The tunnel that was agreed.
+    pub(crate) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        locked(&self.tunnel).take()
+    }
+
+    /// What to answer to a request that could not be read.
+    pub(crate) fn take_unreadable(&self) -> Option<Refusal> {
+        locked(&self.unreadable).take()
     }
 
     /// Ends the connection as soon as its task runs, for the first reason given.

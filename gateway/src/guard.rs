@@ -32,6 +32,7 @@ use runit_core::budget::Direction;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::answer::Refusal;
 use crate::connection::{Connection, Cut};
 use crate::head::HeadScanner;
 use crate::live::{LiveSession, NodeReservation};
@@ -82,6 +83,8 @@ pub(crate) struct Guard {
     scanner: HeadScanner,
     /// Of the head that is being read; made when one is waited for, so that an idle WebSocket has none.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What the connection is cut for when that has passed; nothing between two requests.
+    late: Option<Cut>,
     /// What was read past the end of a head and not delivered yet.
     ahead: Bytes,
     lingers: bool,
@@ -103,6 +106,7 @@ impl Guard {
             limits,
             scanner,
             deadline: None,
+            late: Some(Cut::NoHead),
             ahead: Bytes::new(),
             lingers: false,
         }
@@ -168,16 +172,22 @@ impl Guard {
     fn poll_read_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.connection.head_bytes() == 0 && (self.scanner.is_done() || self.scanner.has_begun()) {
             self.scanner = HeadScanner::default();
-            self.end_within(self.limits.between);
+            self.end_within(self.limits.between, None);
         }
         if self.connection.head_bytes() >= self.limits.max_bytes as u64 {
+            self.connection.refuse_unread(Refusal::HeadTooLarge);
             return Poll::Ready(Ok(())); // end of file: Pingora closes
         }
         if self.ahead.is_empty() {
             match self.poll_read_ahead(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(result) => drop(result?),
-                Poll::Pending if self.poll_deadline(cx).is_ready() => return Poll::Ready(Ok(())),
+                Poll::Pending if self.poll_deadline(cx).is_ready() => {
+                    if let Some(late) = self.late {
+                        self.connection.cut(late);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -186,14 +196,15 @@ impl Guard {
         // Past the end of the head only if Pingora still asks: then its parser does not agree that this was the end.
         let deliver = if self.scanner.is_done() { window } else { self.scanner.advance(&self.ahead[..window]) };
         if !begun && self.scanner.has_begun() {
-            self.end_within(self.limits.whole);
+            self.end_within(self.limits.whole, Some(Cut::SlowHead));
         }
         self.connection.add_head_bytes(deliver);
         self.deliver_ahead(buf, deliver);
         Poll::Ready(Ok(()))
     }
 
-    fn end_within(&mut self, time: Duration) {
+    fn end_within(&mut self, time: Duration, late: Option<Cut>) {
+        self.late = late;
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().reset(Instant::now() + time),
             None => self.deadline = Some(Box::pin(sleep(time))),
@@ -343,8 +354,7 @@ impl Drop for Guard {
             return;
         }
         if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current()) {
-            // Whoever gives way does so at once.
-            if self.connection.cut_reason() != Some(Cut::GaveWay) {
+            if self.connection.cut_reason().is_none_or(Cut::lingers) {
                 runtime.spawn(linger(inner, Arc::clone(&self.connection)));
             }
         }

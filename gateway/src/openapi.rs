@@ -155,6 +155,7 @@ const fn met(refusal: Refusal) -> At {
     use runit_core::Rejection::{AddressMismatch, AlreadyInUse, InvalidToken, NoCredential};
     match refusal {
         Refusal::BadRequest
+        | Refusal::HeadTooLarge
         | Refusal::MethodNotAllowed
         | Refusal::ExpectationFailed
         | Refusal::NotFound

@@ -78,6 +78,10 @@ fn page(title: &str, content: &Markup) -> String {
 /// What the reader can do, where there is something.
 fn what_next(refusal: Refusal) -> Option<Cow<'static, str>> {
     let text = match refusal {
+        Refusal::HeadTooLarge => {
+            "Your browser sends more cookies than fit into a request. A page that you opened may have set them: delete the \
+             cookies of this site in your browser, then open your notebook on the renter's page again."
+        }
         Refusal::Rejected(Rejection::NoCredential) => "Open the link that you were given for this notebook.",
         Refusal::Rejected(Rejection::InvalidToken) | Refusal::RentalOver => {
             "It was released, you were away for too long, or the link is another one's. Ask for a new one on the renter's page."

@@ -27,7 +27,7 @@ use crate::peer::{UpstreamTimeouts, peer};
 use crate::tunnel::{Handshake, pass_on, shake_hands};
 
 /// How long a renter may take to make room for an answer of the gateway's own.
-const OWN_ANSWER: Duration = Duration::from_secs(3);
+pub(crate) const OWN_ANSWER: Duration = Duration::from_secs(3);
 
 /// The proxy's callbacks.
 pub(crate) struct Proxy {
@@ -261,7 +261,8 @@ impl Proxy {
     async fn answer(&self, session: &mut Session, connection: &Connection, answer: Answer) -> Result<()> {
         self.gateway.metrics.refusals.with_label_values(&[answer.label()]).inc();
         connection.answer_ourselves();
-        if answer.closes() {
+        // What is left of a body would be read as the next head.
+        if answer.closes() || !session.as_downstream_mut().is_body_done() {
             session.set_keepalive(None);
         }
         // The answer fits into the socket's buffer, unless many before it were not read.

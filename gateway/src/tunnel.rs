@@ -143,7 +143,10 @@ impl Tunnel {
         let ended = tokio::select! {
             result = self.pump(&mut renter, &mut down, connection.holdups()) => result,
             () = connection.until_cut() => Ok(()),
-            () = silence(connection, idle) => Ok(()),
+            () = silence(connection, terms.idle) => {
+                connection.cut(Cut::Idle);
+                Ok(())
+            }
             _ = stop => {
                 connection.cut(Cut::Restart);
                 Ok(())

@@ -47,10 +47,10 @@ async fn the_same_holds_for_the_second_request_of_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_over_the_limit_is_not_read_to_its_end() {
+async fn a_head_over_the_limit_is_not_read_to_its_end_and_the_answer_says_what_to_do() {
     let gateway = TestGateway::start().await;
     let (id, token) = gateway.session(CAP);
-    for (length, status) in [(30_000, Some("200")), (40_000, None)] {
+    for (length, status) in [(30_000, Some("200")), (40_000, Some("431"))] {
         let mut client = gateway.connect().await;
         let filler = "f".repeat(length);
         let head = format!(
