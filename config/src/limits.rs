@@ -25,6 +25,8 @@ pub struct Limits {
     pub waiting_connections: usize,
     /// The same, from one address; 1 to 1,000,000.
     pub waiting_connections_per_address: usize,
+    /// New connections from one address.
+    pub arrivals_per_address: Rate,
     /// Requests from one address.
     pub requests_per_address: Rate,
     /// Admitted requests for one session.
@@ -57,6 +59,7 @@ impl Default for Limits {
             websockets_per_session: 32,
             waiting_connections: 1_024,
             waiting_connections_per_address: 128,
+            arrivals_per_address: Rate { per_second: 200, burst: 1_000 },
             requests_per_address: Rate { per_second: 500, burst: 2_000 },
             requests_per_session: Rate { per_second: 250, burst: 1_000 },
             guesses_per_address: Limit { requests: 30, seconds: 60 },
@@ -75,6 +78,7 @@ impl Limits {
         checks.range("limits.websockets_per_session", self.websockets_per_session, 1..=MOST);
         checks.range("limits.waiting_connections", self.waiting_connections, 1..=MOST);
         checks.range("limits.waiting_connections_per_address", self.waiting_connections_per_address, 1..=MOST);
+        checks.rate("limits.arrivals_per_address", self.arrivals_per_address);
         checks.rate("limits.requests_per_address", self.requests_per_address);
         checks.rate("limits.requests_per_session", self.requests_per_session);
         checks.limit("limits.guesses_per_address", self.guesses_per_address);

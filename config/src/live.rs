@@ -89,6 +89,7 @@ reloadable! {
     limits.websockets_per_session,
     limits.waiting_connections,
     limits.waiting_connections_per_address,
+    limits.arrivals_per_address,
     limits.requests_per_address,
     limits.requests_per_session,
     limits.guesses_per_address,

@@ -19,7 +19,7 @@ use runit_core::rate::RateCell;
 use runit_core::{NetworkKey, RenterAddress};
 
 use crate::connection::{Connection, Cut};
-use crate::redirect;
+use crate::gateway::rate_of;
 
 /// Networks that are remembered, at least, before those without a trace are looked for.
 const FEW_NETWORKS: usize = 1_024;
@@ -38,6 +38,8 @@ struct Table {
     waiting: usize,
     admitted: usize,
     networks: HashMap<NetworkKey, Network>,
+    /// Connections of each IPv6 site, waiting or admitted: it has more networks than anybody has places for.
+    sites: HashMap<NetworkKey, usize>,
     /// Oldest first; some do not wait any more.
     queue: VecDeque<Weak<Seat>>,
     purge_at: usize,
@@ -47,6 +49,7 @@ struct Table {
 struct Network {
     waiting: usize,
     admitted: usize,
+    arrivals: RateCell,
     /// Shared by the network's connections. It outlives them until it makes no difference.
     requests: Arc<RateCell>,
 }
@@ -58,6 +61,10 @@ pub(crate) enum Full {
     Network,
     /// Its network has all the waiting ones that it may have.
     WaitingNetwork,
+    /// Its network's come too fast.
+    Rate,
+    /// Its IPv6 site has all that it may have.
+    Site,
 }
 
 impl Full {
@@ -66,6 +73,8 @@ impl Full {
         match self {
             Self::Network => "address",
             Self::WaitingNetwork => "address_waiting",
+            Self::Rate => "address_rate",
+            Self::Site => "site",
         }
     }
 }
@@ -101,10 +110,14 @@ impl Places {
     /// # Errors
     /// When its network has too many. When all waiting places are taken, the oldest connection that waits is cut.
     pub(crate) fn enter(self: &Arc<Self>, address: RenterAddress, limits: &Limits) -> Result<Arc<Connection>, Full> {
-        let key = address.network();
+        let (key, now) = (address.network(), self.epoch.elapsed());
         let most = self.most_waiting(limits);
         let mut table = self.table();
-        table.purge(self.epoch.elapsed());
+        table.purge(now);
+        let of_site = key.site().and_then(|site| table.sites.get(&site)).copied().unwrap_or(0);
+        if of_site >= (limits.connections / 4).max(limits.connections_per_address) {
+            return Err(Full::Site);
+        }
         let network = table.networks.entry(key).or_default();
         if network.waiting >= limits.waiting_connections_per_address {
             return Err(Full::WaitingNetwork);
@@ -112,9 +125,17 @@ impl Places {
         if network.waiting + network.admitted >= limits.connections_per_address {
             return Err(Full::Network);
         }
+        if limits.connections_per_address < usize::MAX
+            && network.arrivals.admit(rate_of(limits.arrivals_per_address), now).is_err()
+        {
+            return Err(Full::Rate);
+        }
         let requests = Arc::clone(&network.requests);
         network.waiting += 1;
         table.waiting += 1;
+        if let Some(site) = key.site() {
+            *table.sites.entry(site).or_default() += 1;
+        }
         let seat = Arc::new(Seat { network: key, standing: AtomicU8::new(WAITING), connection: OnceLock::new() });
         table.line_up(&seat, most);
         let gives_way = (table.waiting > most).then(|| table.oldest()).flatten();
@@ -171,6 +192,9 @@ impl Table {
             return false;
         }
         seat.standing.store(next, Ordering::Relaxed);
+        if next == GONE {
+            self.leave_site(seat);
+        }
         self.waiting -= 1;
         if let Some(network) = self.networks.get_mut(&seat.network) {
             network.waiting -= 1;
@@ -178,12 +202,21 @@ impl Table {
         true
     }
 
+    fn leave_site(&mut self, seat: &Seat) {
+        let Some(site) = seat.network.site() else { return };
+        match self.sites.get_mut(&site) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.sites.remove(&site)),
+        }
+    }
+
     /// Forgets networks that left no trace, when there are many.
     fn purge(&mut self, now: Duration) {
         if self.networks.len() < self.purge_at.max(FEW_NETWORKS) {
             return;
         }
-        self.networks.retain(|_, network| network.waiting + network.admitted > 0 || !network.requests.is_idle(now));
+        let left_a_trace = |network: &Network| !network.requests.is_idle(now) || !network.arrivals.is_idle(now);
+        self.networks.retain(|_, network| network.waiting + network.admitted > 0 || left_a_trace(network));
         self.purge_at = self.networks.len() * 2;
     }
 }
@@ -233,6 +266,7 @@ impl Drop for Place {
         let mut table = self.places.table();
         if !table.stand_up(&self.seat, GONE) && self.seat.is(ADMITTED) {
             self.seat.standing.store(GONE, Ordering::Relaxed);
+            table.leave_site(&self.seat);
             table.admitted -= 1;
             if let Some(network) = table.networks.get_mut(&self.seat.network) {
                 network.admitted -= 1;
@@ -312,9 +346,39 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_site_has_no_more_than_a_quarter_however_many_networks_it_has() {
+        let places = Places::new(10_000);
+        let limits = Limits { connections: 40, waiting_connections: 100, ..limits() };
+        let from = |network: u16, site: u16| {
+            let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, site, network, 0, 0, 0, 1);
+            places.enter(RenterAddress::new(address.into()), &limits)
+        };
+        let mut open: Vec<_> = (0..10).map(|network| from(network, 1).expect("a place")).collect();
+        assert_eq!(from(10, 1).err(), Some(Full::Site));
+        assert!(from(10, 2).is_ok(), "another site");
+        assert!(open[0].place().admit(&limits));
+        open.truncate(9);
+        open.push(from(11, 1).expect("given back"));
+        assert_eq!(from(12, 1).err(), Some(Full::Site));
+        drop(open);
+        assert!(places.table().sites.is_empty());
+    }
+
+    #[test]
+    fn connections_that_come_too_fast_are_turned_away_and_others_are_not() {
+        let places = Places::new(10_000);
+        let rate = runit_config::Rate { per_second: 1, burst: 5 };
+        let limits = Limits { arrivals_per_address: rate, waiting_connections: 100, ..limits() };
+        let from = |last| places.enter(address(last), &limits).map(drop).err();
+        assert!((0..5).all(|_| from(1).is_none()));
+        assert_eq!((from(1), from(2)), (Some(Full::Rate), None));
+    }
+
+    #[test]
     fn networks_that_left_no_trace_take_no_memory() {
         let places = Places::new(1 << 20);
-        let limits = Limits { waiting_connections: 1 << 20, ..limits() };
+        let rate = runit_config::Rate { per_second: 1_000_000, burst: 1 };
+        let limits = Limits { waiting_connections: 1 << 20, arrivals_per_address: rate, ..limits() };
         for n in 0..50_000_u32 {
             let from = RenterAddress::new(std::net::Ipv4Addr::from_bits(n).into());
             drop(places.enter(from, &limits).expect("a place"));

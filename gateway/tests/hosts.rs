@@ -5,6 +5,7 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use runit_config::Rate;
 use runit_core::{AccessToken, EventKind, HostLabel, SessionId};
 use support::{Answer, TestGateway, WEBSOCKET, bearer, eventually};
 use uuid::Uuid;
@@ -18,6 +19,7 @@ async fn gateway() -> TestGateway {
     TestGateway::with(|settings| {
         settings.gateway.public_url = "https://gateway.example".parse().expect("valid");
         settings.gateway.sessions_host = Some("notebooks.test".to_owned());
+        settings.limits.arrivals_per_address = Rate { per_second: 10_000, burst: 10_000 };
     })
     .await
 }

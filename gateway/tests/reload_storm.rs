@@ -61,6 +61,7 @@ async fn two_thousand_websockets_outlive_fifty_reloads_and_are_counted_to_the_by
         &format!(
             "[limits]\nconnections_per_address = {most}\nconnections_per_session = {most}\n\
              websockets_per_session = {most}\nrequests_per_address = {{ per_second = {most}, burst = {most} }}\n\
+             arrivals_per_address = {{ per_second = {most}, burst = {most} }}\n\
              requests_per_session = {{ per_second = {most}, burst = {most} }}\n"
         ),
     );

@@ -50,6 +50,7 @@ async fn three_thousand_handshakes_under_load_all_become_tunnels() {
     let gateway = TestGateway::with(|settings| {
         settings.limits.requests_per_session = unlimited;
         settings.limits.requests_per_address = unlimited;
+        settings.limits.arrivals_per_address = unlimited;
     });
     let gateway = gateway.await;
     let (id, token) = gateway.session(CAP);

@@ -24,7 +24,7 @@ impl RenterAddress {
     pub fn network(self) -> NetworkKey {
         NetworkKey(match self.0 {
             IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(first_64_bits(v6)),
+            IpAddr::V6(v6) => IpAddr::V6(first_bits(v6, 64)),
         })
     }
 }
@@ -39,6 +39,16 @@ impl fmt::Display for RenterAddress {
 /// would count nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkKey(IpAddr);
+
+impl NetworkKey {
+    /// The IPv6 /48 that it is in: all that one site may have (RFC 6177, section 2). An IPv4 address stands for itself.
+    pub fn site(self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(Self(IpAddr::V6(first_bits(v6, 48)))),
+        }
+    }
+}
 
 impl fmt::Display for NetworkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,12 +86,12 @@ fn prefix(address: IpAddr) -> IpAddr {
             let [a, b, c, _] = v4.octets();
             IpAddr::from([a, b, c, 0])
         }
-        IpAddr::V6(v6) => IpAddr::V6(first_64_bits(v6)),
+        IpAddr::V6(v6) => IpAddr::V6(first_bits(v6, 64)),
     }
 }
 
-fn first_64_bits(address: Ipv6Addr) -> Ipv6Addr {
-    Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))
+fn first_bits(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> bits))
 }
 
 #[cfg(test)]
