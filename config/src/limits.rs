@@ -31,6 +31,8 @@ pub struct Limits {
     pub requests_per_address: Rate,
     /// Admitted requests for one session.
     pub requests_per_session: Rate,
+    /// Small parts (under 4 KiB) that are read of one session's WebSockets; what comes faster waits.
+    pub websocket_reads_per_session: Rate,
     /// Tokens from one address that opened nothing and that the authority was asked about.
     pub guesses_per_address: Limit,
     /// What a renter must at least take of an answer, or send of a body, while there is something to take or send, in
@@ -62,6 +64,7 @@ impl Default for Limits {
             arrivals_per_address: Rate { per_second: 200, burst: 1_000 },
             requests_per_address: Rate { per_second: 500, burst: 2_000 },
             requests_per_session: Rate { per_second: 250, burst: 1_000 },
+            websocket_reads_per_session: Rate { per_second: 5_000, burst: 20_000 },
             guesses_per_address: Limit { requests: 30, seconds: 60 },
             slowest_bytes_per_second: 512,
             slow_seconds: 30,
@@ -81,6 +84,7 @@ impl Limits {
         checks.rate("limits.arrivals_per_address", self.arrivals_per_address);
         checks.rate("limits.requests_per_address", self.requests_per_address);
         checks.rate("limits.requests_per_session", self.requests_per_session);
+        checks.rate("limits.websocket_reads_per_session", self.websocket_reads_per_session);
         checks.limit("limits.guesses_per_address", self.guesses_per_address);
         checks.range("limits.slowest_bytes_per_second", self.slowest_bytes_per_second, 0..=1 << 20);
         checks.range("limits.slow_seconds", self.slow_seconds, 1..=3_600);

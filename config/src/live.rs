@@ -92,6 +92,7 @@ reloadable! {
     limits.arrivals_per_address,
     limits.requests_per_address,
     limits.requests_per_session,
+    limits.websocket_reads_per_session,
     limits.guesses_per_address,
     limits.slowest_bytes_per_second,
     limits.slow_seconds,

@@ -18,12 +18,14 @@ use tokio::time::Instant;
 
 use crate::answer::last_words;
 use crate::connection::Connection;
+use crate::gateway::rate_of;
 use crate::guard::{Guard, HeadLimits};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::places::{Full, Places};
 use crate::proxy::{OWN_ANSWER, Proxy, digest_with};
 use crate::reception::{Unwelcome, encrypted, named};
+use crate::tunnel::Terms;
 
 /// How long a connection that was cut may take to end by itself.
 const CUT_WITHIN: Duration = Duration::from_millis(300);

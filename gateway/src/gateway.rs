@@ -362,7 +362,8 @@ impl Gateway {
     }
 }
 
-fn rate_of(rate: runit_config::Rate) -> Rate {
+/// A rate of the settings, as core counts it.
+pub(crate) const fn rate_of(rate: runit_config::Rate) -> Rate {
     Rate { per_second: rate.per_second, burst: rate.burst }
 }
 

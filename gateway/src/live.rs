@@ -80,6 +80,8 @@ pub(crate) struct LiveSession {
     pub(crate) kept: KeptConnections,
     /// What its requests have used of their rate.
     pub(crate) requests: RateCell,
+    /// What its WebSockets have used of theirs.
+    pub(crate) websocket_reads: RateCell,
     /// Tokens that the authority has refused, the last ones: a tab that goes on asking after its lock's end costs its network no
     /// guesses. A token that opens nothing never will again.
     dead_tokens: Mutex<VecDeque<SecretHash>>,
@@ -141,6 +143,7 @@ impl LiveSession {
             open_websockets: AtomicUsize::new(0),
             kept: KeptConnections::default(),
             requests: RateCell::default(),
+            websocket_reads: RateCell::default(),
             dead_tokens: Mutex::default(),
             known_addresses: tokio::sync::Mutex::default(),
             last_ticket: AtomicU64::new(0),

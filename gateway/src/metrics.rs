@@ -26,6 +26,7 @@ pub struct Metrics {
     pub(crate) settlement_lag: Gauge,
     pub(crate) connections: IntGauge,
     pub(crate) websockets: IntGauge,
+    pub(crate) websocket_waits: IntCounter,
     pub(crate) sessions: IntGauge,
     pub(crate) unwelcome: IntCounterVec,
     certificates: IntCounterVec,
@@ -102,6 +103,10 @@ impl Metrics {
             },
             connections: gauge("runit_gateway_connections", "Open connections of renters.")?,
             websockets: gauge("runit_gateway_websockets", "Open WebSockets of renters.")?,
+            websocket_waits: counter(
+                "runit_gateway_websocket_waits_total",
+                "Times that a WebSocket had to wait, since its session's small parts came too fast.",
+            )?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
             unwelcome: {
                 let unwelcome = counters(

@@ -3,7 +3,7 @@
 //! It is the kernel's coarse one: behind the exact one by a tick at the most (10 ms at 100 Hz), and it goes on while the
 //! process is stopped.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -16,6 +16,11 @@ pub(crate) type Millis = u64;
 /// Now, or a tick ago.
 pub(crate) fn coarse_now() -> Millis {
     millis(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// The same as the time since some fixed point.
+pub(crate) fn coarse() -> Duration {
+    Duration::from_millis(coarse_now())
 }
 
 /// When the coarse clock has to be at the latest for `instant` to lie ahead: a little before it.
@@ -32,7 +37,6 @@ fn millis(time: Timespec) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_is_past_is_past_for_the_coarse_clock_too() {

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,19 +23,25 @@ use pingora::protocols::http::v1::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
+use prometheus::IntCounter;
 use runit_core::SessionView;
+use runit_core::rate::Rate;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::answer_policy::MAX_INTERIM;
 use crate::connection::{Connection, Cut};
 use crate::frames::{FrameScanner, close_frame};
 use crate::guard::Guard;
 use crate::headers;
-use crate::live::WebSocketPlace;
+use crate::live::{LiveSession, WebSocketPlace};
+use crate::monotonic;
 use crate::pace::Holdups;
 
 /// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
 const SCRATCH: usize = 32 * 1024;
+/// What is read in parts of this size is bounded by the cap.
+const SMALL: usize = 4 * 1024;
 /// A close frame is small, but the renter's socket may be full.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
@@ -55,6 +62,16 @@ pub(crate) struct Tunnel {
     ahead: Bytes,
     /// Given back when the tunnel ends.
     place: Option<WebSocketPlace>,
+}
+
+/// How a tunnel is run, from the settings of the moment at which it begins.
+pub(crate) struct Terms {
+    /// For so long it may be silent.
+    pub(crate) idle: Duration,
+    /// How fast small parts may be read of it and its siblings.
+    pub(crate) reads: Rate,
+    /// Reads that had to wait.
+    pub(crate) waits: IntCounter,
 }
 
 /// Does the handshake with the provider.
@@ -135,13 +152,16 @@ impl Tunnel {
     ///
     /// A cut that falls between two frames towards the renter is explained by a close frame of the gateway's own, which
     /// is not charged.
-    pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, idle: Duration, stop: impl Future) {
+    pub(crate) async fn run(self, mut renter: Guard, connection: &Connection, terms: &Terms, stop: impl Future) {
         connection.begin_request();
         connection.holdups().tunnel.store(true, Ordering::Relaxed);
         renter.linger_when_dropped();
-        let mut down = Pump::default();
+        let session = connection.session();
+        let brake = || session.clone().map(|session| Brake::new(session, terms));
+        let mut down = Pump { brake: brake(), ..Pump::default() };
+        let up = Pump { brake: brake(), ..Pump::default() };
         let ended = tokio::select! {
-            result = self.pump(&mut renter, &mut down, connection.holdups()) => result,
+            result = self.pump(&mut renter, up, &mut down, connection.holdups()) => result,
             () = connection.until_cut() => Ok(()),
             () = silence(connection, terms.idle) => {
                 connection.cut(Cut::Idle);
@@ -167,7 +187,7 @@ impl Tunnel {
         }
     }
 
-    async fn pump(self, renter: &mut Guard, down: &mut Pump, holdups: &Holdups) -> io::Result<()> {
+    async fn pump(self, renter: &mut Guard, mut up: Pump, down: &mut Pump, holdups: &Holdups) -> io::Result<()> {
         let Self { head, mut provider, ahead, place: _place } = self;
         renter.write_all(&head).await?;
         renter.flush().await?;
@@ -175,7 +195,6 @@ impl Tunnel {
         down.frames = Some(FrameScanner::default());
         down.waiting = BytesMut::from(&ahead[..]);
         drop(ahead);
-        let mut up = Pump::default();
         std::future::poll_fn(|cx| {
             // Either end is the end of the tunnel.
             if let Poll::Ready(result) = up.poll(cx, renter, &mut provider) {
@@ -185,6 +204,31 @@ impl Tunnel {
             down.poll(cx, &mut provider, renter)
         })
         .await
+    }
+}
+
+impl Brake {
+    fn new(session: Arc<LiveSession>, terms: &Terms) -> Self {
+        Self { session, rate: terms.reads, waits: terms.waits.clone(), until: None }
+    }
+
+    /// Ready when the next part may be read.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(until) = &mut self.until {
+            ready!(until.as_mut().poll(cx));
+            self.until = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// A part was read. One that came too fast has passed; it is the next one that waits.
+    fn note(&mut self, bytes: usize) {
+        if bytes < SMALL
+            && let Err(wait) = self.session.websocket_reads.admit(self.rate, monotonic::coarse())
+        {
+            self.waits.inc();
+            self.until = Some(Box::pin(tokio::time::sleep(wait)));
+        }
     }
 }
 
@@ -210,6 +254,17 @@ struct Pump {
     unflushed: bool,
     /// Where the written bytes stand; none before frames begin, and in the direction where nobody wants to know.
     frames: Option<FrameScanner>,
+    brake: Option<Brake>,
+}
+
+/// Keeps a session's WebSockets from taking the processor with small parts, which cost as much as large ones and use up
+/// hardly anything of a cap.
+struct Brake {
+    session: Arc<LiveSession>,
+    rate: Rate,
+    waits: IntCounter,
+    /// Until then nothing is read.
+    until: Option<Pin<Box<Sleep>>>,
 }
 
 thread_local! {
@@ -230,6 +285,11 @@ impl Pump {
                 self.wrote(&done)?;
             }
             self.waiting = BytesMut::new();
+            if let Some(brake) = &mut self.brake
+                && brake.poll(cx).is_pending()
+            {
+                return self.rest(cx, to);
+            }
             let moved = BUFFER.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
                 let read = Pin::new(&mut *from).poll_read(cx, &mut buffer)?;
@@ -239,17 +299,24 @@ impl Pump {
                 })
             });
             match ready!(moved)? {
-                Some(1..) => {}
-                Some(0) => return Pin::new(&mut *to).poll_flush(cx),
-                None => {
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
-                        self.unflushed = false;
+                Some(read @ 1..) => {
+                    if let Some(brake) = &mut self.brake {
+                        brake.note(read);
                     }
-                    return Poll::Pending;
                 }
+                Some(0) => return Pin::new(&mut *to).poll_flush(cx),
+                None => return self.rest(cx, to),
             }
         }
+    }
+
+    /// There is nothing to read now: what was written leaves.
+    fn rest<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Pending
     }
 
     /// Whether there is something that was not taken.
