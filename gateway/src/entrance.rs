@@ -20,7 +20,7 @@ use runit_core::{AccessToken, HostLabel, Presented, Rejection, Secret, SecretHas
 use uuid::Uuid;
 
 use crate::answer::{Answer, Question, Refusal};
-use crate::arrival::is_meant;
+use crate::arrival::{Pages, is_meant};
 use crate::connection::Connection;
 use crate::credentials::{cookie_name, cookie_values, query_tokens, without_tokens};
 use crate::gateway::{Gateway, Wanted, whole_seconds};
@@ -58,12 +58,17 @@ impl Gateway {
             let view = self.move_lock(token, &secret, connection).await?;
             return Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie: None });
         }
-        if !confirmed && !is_meant(&head.headers) {
+        if !confirmed && !self.is_meant(&head.headers, site) {
             return Ok(ask(Question::Open));
         }
         let (view, secret) = self.claim_for_browser(token.hash(), None, connection).await?;
         let cookie = Some(self.cookie(view.id, &secret));
         Ok(Answer::Redirect { location: self.way_in(&view, &secret, site), cookie })
+    }
+
+    fn is_meant(&self, headers: &HeaderMap, site: Site) -> bool {
+        let control = &self.settings.load().control.public_url;
+        is_meant(headers, Pages { control, rentals_apart: !matches!(site, Site::Shared) })
     }
 
     /// The lock and its own cookie, where both token and cookie are shown from an address that the lock is not at.
@@ -142,7 +147,7 @@ impl Gateway {
             return Ok(Answer::Redirect { location, cookie: None });
         }
         let token = query_tokens(query).find(|token| wanted.site.takes(token.hash())).ok_or(Rejection::InvalidToken)?;
-        if !is_meant(&head.headers) {
+        if !self.is_meant(&head.headers, wanted.site) {
             return Ok(Answer::Redirect { location: self.link(&token, wanted.site), cookie: None });
         }
         let (view, secret) = self.claim_for_browser(token.hash(), Some(wanted.id), connection).await?;

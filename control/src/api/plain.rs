@@ -63,7 +63,8 @@ pub(super) async fn connect(
                 h2 { "Your session" }
                 p { "It is yours with the first use of this link, and until a minute after the last." }
                 div class="actions" {
-                    a class="button" href=(access_url(&api, &granted.token)) target="_blank" rel="noopener" { "Open JupyterLab" }
+                    a class="button" href=(access_url(&api, &granted.token)) target="_blank" rel="noopener"
+                        referrerpolicy="strict-origin" { "Open JupyterLab" }
                 }
                 p { "Token for other Jupyter clients at this address: " code { (granted.token.expose()) } }
             }
