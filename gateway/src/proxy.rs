@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -179,7 +179,17 @@ impl ProxyHttp for Proxy {
     }
 
     fn request_summary(&self, session: &Session, _ctx: &Context) -> String {
-        session.req_header().method.to_string()
+        method_name(&session.req_header().method).to_owned()
+    }
+}
+
+impl Context {
+    /// What was admitted.
+    ///
+    /// # Errors
+    /// Before that.
+    pub(crate) fn admitted(&self) -> Result<&Admitted> {
+        self.admitted.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no permit"))
     }
 }
 
@@ -272,6 +282,22 @@ impl Proxy {
     }
 }
 
+/// A method for the log: a name of somebody's own may be as long as a head.
+fn method_name(method: &Method) -> &str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if KNOWN.contains(method) { method.as_str() } else { "other" }
+}
+
 /// A line of the log that says how a request was answered, and of which trace of the client's it was.
 fn note_answer(session: &Session, ctx: &Context) {
     let request = session.req_header();
@@ -279,7 +305,7 @@ fn note_answer(session: &Session, ctx: &Context) {
     let trace = traceparent.and_then(TraceId::of).map(tracing::field::display);
     let status = session.response_written().map(|answer| answer.status).or(ctx.status).map(|status| status.as_u16());
     let id = ctx.admitted.as_ref().map(|admitted| tracing::field::display(admitted.session.id()));
-    tracing::debug!(trace, status, session = id, method = %request.method, "answered");
+    tracing::debug!(trace, status, session = id, method = method_name(&request.method), "answered");
 }
 
 /// The connection that the guard shares with the phases.
