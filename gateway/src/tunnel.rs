@@ -221,11 +221,13 @@ impl Brake {
         Poll::Ready(())
     }
 
-    /// A part was read. One that came too fast has passed; it is the next one that waits.
+    /// A part was read. If it came too fast it has passed all the same; it is the next one that waits.
     fn note(&mut self, bytes: usize) {
-        if bytes < SMALL
-            && let Err(wait) = self.session.websocket_reads.admit(self.rate, monotonic::coarse())
-        {
+        if bytes >= SMALL {
+            return;
+        }
+        let wait = self.session.websocket_reads.note(self.rate, monotonic::coarse());
+        if !wait.is_zero() {
             self.waits.inc();
             self.until = Some(Box::pin(tokio::time::sleep(wait)));
         }

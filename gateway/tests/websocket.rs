@@ -68,6 +68,37 @@ async fn three_thousand_handshakes_under_load_all_become_tunnels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn small_parts_that_come_too_fast_wait_and_lose_nothing_and_large_ones_do_not_wait() {
+    let gateway = TestGateway::with(|settings| {
+        settings.limits.websocket_reads_per_session = Rate { per_second: 1_000, burst: 100 };
+    })
+    .await;
+    let waits = || gateway.metrics_value("runit_gateway_websocket_waits_total");
+    let (id, token) = gateway.session(CAP);
+    let mut client = open(&gateway, id, &token).await;
+    let large = vec![b'l'; 32 * 1024];
+    for _ in 0..20 {
+        client.received.clear();
+        client.send_bytes(&large).await;
+        client.receive(large.len()).await;
+    }
+    let mut sibling = open(&gateway, id, &token).await;
+    let (mut sent, mut received): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+    while waits() == 0.0 || sent.len() < 4 * 500 {
+        let part = format!("{:04}", sent.len() / 4);
+        for client in [&mut client, &mut sibling] {
+            client.received.clear();
+            client.send(&part).await;
+            client.receive(part.len()).await;
+        }
+        sent.extend(part.as_bytes());
+        received.extend(&sibling.received);
+        assert!(sent.len() < 4 * 9_999, "never slowed down");
+    }
+    assert_eq!(sent, received);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_wait_for_the_answer_loses_nothing() {
     let gateway = TestGateway::start().await;
     let (id, token) = gateway.session(CAP);

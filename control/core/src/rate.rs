@@ -30,14 +30,32 @@ impl Rate {
     /// # Errors
     /// How long to wait before it may pass.
     fn advance(self, paid_until: u64, now: u64) -> Result<u64, Duration> {
-        let interval = 1_000_000_000 / u64::from(self.per_second.max(1));
-        let next = paid_until.max(now).saturating_add(interval);
-        let latest = now.saturating_add(interval.saturating_mul(u64::from(self.burst.max(1))));
+        let next = paid_until.max(now).saturating_add(self.interval());
+        let latest = self.latest(now);
         if next <= latest { Ok(next) } else { Err(Duration::from_nanos(next - latest)) }
+    }
+
+    /// Between two events in the long run, in nanoseconds.
+    fn interval(self) -> u64 {
+        1_000_000_000 / u64::from(self.per_second.max(1))
+    }
+
+    /// How far ahead of `now` the past may be paid for.
+    fn latest(self, now: u64) -> u64 {
+        now.saturating_add(self.interval().saturating_mul(u64::from(self.burst.max(1))))
     }
 }
 
 impl RateCell {
+    /// One event at `now` that has happened: how long the next one is to wait, so that all together keep to the rate.
+    pub fn note(&self, rate: Rate, now: Duration) -> Duration {
+        let now = nanos(now);
+        let paid = |seen: u64| seen.max(now).saturating_add(rate.interval());
+        let before = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(paid(seen)));
+        let paid_until = paid(before.unwrap_or_else(|never| never));
+        Duration::from_nanos(paid_until.saturating_sub(rate.latest(now)))
+    }
+
     /// One event at `now`, which is the time since some fixed point.
     ///
     /// # Errors
@@ -100,6 +118,15 @@ mod tests {
         assert!((0..3).all(|_| cell.admit(RATE, at(1_000)).is_ok()));
         assert!((0..99).all(|_| cell.admit(RATE, at(500)).is_err()));
         assert!(cell.admit(RATE, at(1_100)).is_ok());
+    }
+
+    #[test]
+    fn what_happened_too_fast_is_waited_for_by_what_comes_after_it() {
+        let cell = RateCell::default();
+        let waits: Vec<_> = (0..5).map(|_| cell.note(RATE, at(1_000))).collect();
+        assert_eq!(waits, [at(0), at(0), at(0), at(100), at(200)]);
+        assert_eq!(cell.note(RATE, at(1_200)), at(100));
+        assert_eq!(cell.note(RATE, at(5_000)), at(0));
     }
 
     #[test]
