@@ -37,19 +37,22 @@ const LONGER_THAN_ANY_DRAIN: u64 = 8 * 24 * 3_600;
 
 /// Listeners, the store, logs.
 const FEW_FILES: u64 = 512;
-/// Connections of the control API, which may be in the same process.
-const CONTROL: usize = 8_192;
-/// Idle connections to providers in Pingora's pool. All sessions share it, so it is larger than one can fill.
-const POOL: usize = 4_096;
-/// Requests that have a connection to their provider beside the one that is kept.
-const ASIDE: usize = 1_024;
 
-/// What is left for renters' connections.
+/// Idle connections to providers in Pingora's pool. All sessions share it, so it is larger than one can fill.
+fn pool() -> usize {
+    files::share(4_096, 32)
+}
+
+/// Requests that have a connection to their provider beside the one that is kept.
+fn aside() -> usize {
+    files::share(1_024, 32)
+}
+
+/// What is left for renters' connections. The control API may be in the same process.
 fn files_for_renters(settings: &NodeSettings) -> u64 {
-    let redirects = if settings.gateway.redirect_listen.is_some() { redirect::CONNECTIONS } else { 0 };
-    let control = if settings.control.enabled { CONTROL } else { 0 };
-    let others = [redirects, control, POOL, ASIDE].map(|connections| files::share(connections) as u64);
-    let others = FEW_FILES + others.iter().sum::<u64>();
+    let redirects = settings.gateway.redirect_listen.map_or(0, |_| redirect::connections());
+    let control = if settings.control.enabled { files::control() } else { 0 };
+    let others = FEW_FILES + (redirects + control + pool() + aside()) as u64;
     files::most().saturating_sub(others.min(files::most() / 2))
 }
 
@@ -62,7 +65,7 @@ pub fn server_conf(settings: &NodeSettings) -> ServerConf {
     ServerConf {
         threads,
         // Pingora takes so many for each thread.
-        upstream_keepalive_pool_size: files::share(POOL).div_ceil(threads.max(1)),
+        upstream_keepalive_pool_size: pool().div_ceil(threads.max(1)),
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
         // The end is not Pingora's to time: see `Lifecycle`.
         grace_period_seconds: Some(LONGER_THAN_ANY_DRAIN),
@@ -185,7 +188,7 @@ impl Node {
             gateway: Arc::clone(&self.gateway),
             outbound: Arc::clone(&self.outbound),
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
-            aside: Arc::new(Semaphore::new(files::share(ASIDE))),
+            aside: Arc::new(Semaphore::new(aside())),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();

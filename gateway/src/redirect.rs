@@ -20,10 +20,15 @@ use crate::gateway::split_target;
 use crate::head::HeadScanner;
 
 /// Connections at one moment, at the most; more are closed at once.
-pub(crate) const CONNECTIONS: usize = 1_024;
+const CONNECTIONS: usize = 1_024;
 /// For one connection, from its first to its last byte.
 const WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 * 1024;
+
+/// How many there may be, by the files that this process may open.
+pub(crate) fn connections() -> usize {
+    files::share(CONNECTIONS, 16)
+}
 
 /// Redirects to the same path over TLS.
 pub struct RedirectApp {
@@ -34,7 +39,7 @@ pub struct RedirectApp {
 impl RedirectApp {
     /// Redirects to the public names in the settings.
     pub fn new(gateway: &runit_config::Gateway) -> Self {
-        Self { gateway: gateway.clone(), places: Semaphore::new(files::share(CONNECTIONS)) }
+        Self { gateway: gateway.clone(), places: Semaphore::new(connections()) }
     }
 
     async fn converse(&self, mut stream: Stream) -> std::io::Result<()> {

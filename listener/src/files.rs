@@ -18,7 +18,12 @@ pub fn most() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many connections there may be of a kind that is not the renters': so many, but no more than a sixteenth of all files.
-pub fn share(connections: usize) -> usize {
-    connections.min(usize::try_from(most() / 16).unwrap_or(usize::MAX))
+/// How many connections the control API may have, which may be in a process of its own or in the gateway's.
+pub fn control() -> usize {
+    share(8_192, 16)
+}
+
+/// How many connections there may be of a kind that is not the renters': so many, but no more than this part of all files.
+pub fn share(connections: usize, part: u64) -> usize {
+    connections.min(usize::try_from(most() / part).unwrap_or(usize::MAX))
 }
