@@ -199,6 +199,25 @@ async fn nobody_learns_from_an_answer_which_rentals_there_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_a_rental_takes_no_other_lock_even_where_browsers_call_it_the_same_site() {
+    let gateway = gateway().await;
+    let (id, token) = gateway.session(CAP);
+    let link = format!("/access/{}", token.expose());
+    let navigation = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let same_site = format!("{navigation}Sec-Fetch-Site: same-site\r\n");
+    for led_by in ["", "Referer: https://abc.notebooks.test/\r\n", "Referer: https://gateway.example.evil.test/\r\n"] {
+        let answer = get(&gateway, MAIN, &link, &format!("{same_site}{led_by}")).await;
+        assert_eq!((answer.status, answer.header("set-cookie")), (200, None), "asks: {led_by}");
+    }
+    let page = format!("/s/{id}/lab?token={}", token.expose());
+    let answer = get(&gateway, &host_of(&token), &page, &same_site).await;
+    let asked = format!("https://{MAIN}{link}");
+    assert_eq!((answer.status, answer.header("location")), (302, Some(&*asked)), "to where it is asked");
+    let from_control = format!("{same_site}Referer: http://127.0.0.1:10000/\r\n");
+    assert_eq!(get(&gateway, MAIN, &link, &from_control).await.status, 302, "the renter's page means it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_asked_about_may_lead_to_its_own_rental_and_to_no_other() {
     let gateway = gateway().await;
     let (_, token) = gateway.session(CAP);

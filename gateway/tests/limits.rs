@@ -65,6 +65,27 @@ async fn an_address_has_so_many_connections_and_another_address_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_come_too_fast_are_turned_away_before_they_cost_anything() {
+    let slow = Rate { per_second: 1, burst: 5 };
+    let gateway = TestGateway::with(|settings| settings.limits.arrivals_per_address = slow).await;
+    let (id, token) = gateway.session(CAP);
+    let mut renter = admitted(&gateway, 1, id, &token).await;
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        flood.push(gateway.connect_from([127, 0, 0, 2]).await);
+    }
+    eventually("all but the burst are turned away", || {
+        match gateway.metrics_value("runit_gateway_turned_away_total") {
+            13.0..=15.0 => Ok(()),
+            seen => Err(seen),
+        }
+    })
+    .await;
+    renter.send(&get(id, "x", &token)).await;
+    assert!(renter.head().await.starts_with("HTTP/1.1 200"), "an open connection is none that comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_without_a_token_are_fewer() {
     let gateway = TestGateway::with(|settings| settings.limits.waiting_connections_per_address = 2).await;
     let (id, token) = gateway.session(CAP);

@@ -124,6 +124,23 @@ async fn no_session_is_served_on_anothers_connection_and_none_across_a_change_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_closes_an_idle_connection_under_a_request_costs_the_renter_nothing() {
+    let world = World::new(&[&["127.0.0.1:0"]]);
+    let gateway = TestGateway::reaching_through(Arc::clone(&world) as Arc<dyn Outbound>).await;
+    let url = format!("http://localhost:{}", gateway.upstream.address.port());
+    let (id, token) = gateway.authority.session_at(&url, CAP);
+    let mut renter = gateway.connect().await;
+    for _ in 0..5 {
+        renter.send(&format!("GET /s/{id}/fickle HTTP/1.1\r\nHost: g\r\n{}\r\n", bearer(&token))).await;
+        let head = renter.head().await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        renter.receive(2).await;
+        renter.received.clear();
+    }
+    assert_eq!(world.dialled().len(), 5, "each was asked on the one before, and then on one of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_the_renters_to_follow() {
     let world = World::new(&[&["127.0.0.1:0"]]);
     let gateway = TestGateway::reaching_through(Arc::clone(&world) as Arc<dyn Outbound>).await;

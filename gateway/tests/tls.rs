@@ -54,6 +54,45 @@ async fn inside_tls_downloads_and_websockets_end_at_exactly_the_cap() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_half_handshakes_take_no_renters_place() {
+    const FLOOD: u32 = 10_000;
+    let issuer = Issuer::new();
+    let gateway = TestGateway::with(|settings| {
+        settings.gateway.tls = Some(issuer.files());
+        settings.gateway.public_url = Url::parse("https://localhost").expect("a URL");
+        settings.limits.waiting_connections = 256;
+    })
+    .await;
+    let (id, token) = gateway.session(CAP);
+    let mut renter = issuer.connect(gateway.address).await;
+    renter.send(&request(id, &token, "hello", "")).await;
+    assert!(renter.head().await.starts_with("HTTP/1.1 200"));
+    renter.receive(2).await;
+    let mut open = std::collections::VecDeque::new();
+    for n in 0..FLOOD {
+        // The beginning of a ClientHello, from a hundred networks in turn.
+        let mut half = gateway.connect_from([127, 1, 0, (n % 100) as u8 + 1]).await;
+        let _ = half.stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await;
+        open.push_back(half);
+        if open.len() > 400 {
+            open.pop_front();
+        }
+        if n % 1_000 == 0 {
+            renter.received.clear();
+            renter.send(&request(id, &token, "hello", "")).await;
+            assert!(renter.head().await.starts_with("HTTP/1.1 200"));
+            renter.receive(2).await;
+            // Who comes new and has a token is let in, in the middle of it.
+            let mut newcomer = issuer.connect(gateway.address).await;
+            newcomer.send(&request(id, &token, "hello", "Connection: close\r\n")).await;
+            assert_eq!(newcomer.answer().await.status, 200);
+        }
+    }
+    let seen = gateway.metrics_value("runit_gateway_connections");
+    assert!(seen <= 300.0, "{seen} connections are open");
+}
+
 async fn open_websocket(issuer: &Issuer, gateway: &TestGateway, id: SessionId, token: &AccessToken) -> TlsClient {
     let mut client = issuer.connect(gateway.address).await;
     client.send(&request(id, token, "ws", WEBSOCKET)).await;

@@ -117,6 +117,12 @@ impl TestUpstream {
                 socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123").await?;
                 std::future::pending().await
             }
+            // Answers, and closes when it is asked again, as a server may that has given up an idle connection.
+            "fickle" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await?;
+                while !buffer.ends_with(b"\r\n\r\n") && socket.read_buf(buffer).await? > 0 {}
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            }
             "redirect" => {
                 socket
                     .write_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
