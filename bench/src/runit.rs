@@ -50,7 +50,8 @@ impl Runit {
              general_limit = {unlimited}\ncreation_limit = {unlimited}\nheartbeat_limit = {unlimited}\n\
              [limits]\nconnections = 20000\nconnections_per_address = 20000\nconnections_per_session = 20000\n\
              websockets_per_session = 20000\nwaiting_connections_per_address = 1024\n\
-             requests_per_address = {fast}\nrequests_per_session = {fast}\n\
+             waiting_connections = 512\narrivals_per_address = {fast}\n\
+             requests_per_address = {fast}\nrequests_per_session = {fast}\nwebsocket_reads_per_session = {fast}\n\
              [upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n\
              [quota]\ncap_bytes = {cap_bytes}\n",
             data.display()
