@@ -24,6 +24,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::places::{Full, Places};
 use crate::proxy::{OWN_ANSWER, Proxy, digest_with};
+use crate::rarely::rarely;
 use crate::reception::{Unwelcome, encrypted, named};
 use crate::tunnel::Terms;
 
@@ -65,9 +66,10 @@ impl ServerApp for GatewayApp {
         let guard = Guard::new(stream, Arc::clone(&connection), digest, HeadLimits::of(&self.settings.load()));
         // The proxy answers requests on this stream until it ends, or until one of them is upgraded.
         tokio::select! {
+            biased;
             _ = ServerApp::process_new(&self.proxy, Box::new(guard), shutdown) => {}
             // The guard ends what comes by; what waits for the provider is ended here.
-            () = async { connection.until_cut().await; tokio::time::sleep(CUT_WITHIN).await } => {}
+            () = rarely(async { connection.until_cut().await; tokio::time::sleep(CUT_WITHIN).await }) => {}
         }
         if let Some(renter) = connection.take_guard() {
             self.converse(renter, &connection).await;

@@ -97,7 +97,7 @@ impl Proxy {
         provider.write_request_header(request).await.map_err(|error| error.into_up())?;
         loop {
             while_there(renter, provider.read_response()).await?;
-            let head = provider.resp_header().cloned();
+            let head = provider.resp_header().map(headers::for_renter);
             let mut answer = Box::new(head.ok_or_else(|| Error::new(ErrorType::InternalError))?);
             delimit(&mut answer, to_head)?;
             self.filter_answer(&mut answer, connection, ctx)?;

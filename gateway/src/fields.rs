@@ -7,28 +7,30 @@ pub(crate) struct Fields {
     pub(crate) patterns: &'static [&'static str],
     /// One bit for each first character that a name of theirs can have, so that most names are looked for in no list.
     beginnings: u128,
+    /// One of them may be anywhere in a name.
+    anywhere: bool,
 }
 
 impl Fields {
     /// Patterns in ASCII, none of them empty.
     pub(crate) const fn of(patterns: &'static [&'static str]) -> Self {
-        let mut beginnings = 0;
+        let (mut beginnings, mut anywhere) = (0, false);
         let mut at = 0;
         while at < patterns.len() {
-            beginnings |= match patterns[at].as_bytes()[0] {
-                b'*' => u128::MAX,
-                first => 1 << first,
-            };
+            match patterns[at].as_bytes()[0] {
+                b'*' => anywhere = true,
+                first => beginnings |= 1 << first,
+            }
             at += 1;
         }
-        Self { patterns, beginnings }
+        Self { patterns, beginnings, anywhere }
     }
 
     /// Whether `name` is one of them.
     pub(crate) fn list(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         let first = name.bytes().next().unwrap_or_default();
-        self.beginnings >> (first & 0x7f) & 1 == 1 && lists(self.patterns, name)
+        (self.anywhere || self.beginnings >> (first & 0x7f) & 1 == 1) && lists(self.patterns, name)
     }
 }
 
@@ -39,6 +41,7 @@ fn lists(patterns: &[&str], name: &str) -> bool {
     let name = name.as_bytes();
     patterns.iter().any(|pattern| match pattern.as_bytes() {
         [b'*'] => true,
+        [b'*', part, b'*'] => name.contains(part),
         [b'*', part @ .., b'*'] => name.windows(part.len()).any(|window| window == part),
         [beginning @ .., b'*'] => name.starts_with(beginning),
         whole => whole == name,

@@ -17,6 +17,8 @@ use runit_core::{
     SessionView, Timestamp,
 };
 
+use tokio::time::Instant;
+
 use crate::answer::{Answer, Refusal};
 use crate::connection::Connection;
 use crate::credentials::presented;
@@ -26,6 +28,7 @@ use crate::events::EventSink;
 use crate::guesses::Guesses;
 use crate::live::{Drought, LiveSession, same_lock};
 use crate::metrics::Metrics;
+use crate::monotonic;
 use crate::request_policy;
 use crate::sites::{Site, Sites};
 use crate::target::{self, BadTarget, Place, Target};
@@ -119,7 +122,10 @@ impl Gateway {
     fn pace(&self, connection: &Connection) -> Result<(), Refusal> {
         let rate = self.settings.load().limits.requests_per_address;
         let place = connection.place();
-        place.requests(connection.address().network()).admit(rate_of(rate), place.now()).map_err(too_many_requests)
+        place
+            .requests(connection.address().network())
+            .admit(rate_of(rate), monotonic::coarse())
+            .map_err(too_many_requests)
     }
 
     /// Anything under `/s/{id}/`.
@@ -141,7 +147,7 @@ impl Gateway {
         };
         let (view, permit) = self.authorize(&session, &presented, wanted.site, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
-        session.requests.admit(rate_of(rate), connection.place().now()).map_err(too_many_requests)?;
+        session.requests.admit(rate_of(rate), monotonic::coarse()).map_err(too_many_requests)?;
         if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
             return Err(Refusal::ForeignOrigin.into());
         }
@@ -315,7 +321,7 @@ impl Gateway {
     async fn charge_head(&self, session: &Arc<LiveSession>, bytes: u64) -> Result<(), Refusal> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let renewal_wait = Duration::from_millis(self.settings.load().quota.renewal_wait_ms);
-        let deadline = tokio::time::Instant::now() + renewal_wait + Duration::from_secs(1);
+        let mut deadline = None;
         for _ in 0..3 {
             let refilled = session.refilled.notified();
             tokio::pin!(refilled);
@@ -327,6 +333,7 @@ impl Gateway {
             }
             session.spend(reservation, Direction::In, 0);
             session.ask_for_refill();
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + renewal_wait + Duration::from_secs(1));
             if tokio::time::timeout_at(deadline, refilled).await.is_err() {
                 return Err(Refusal::LedgerUnavailable);
             }

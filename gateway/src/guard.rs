@@ -195,7 +195,7 @@ impl Guard {
         let begun = self.scanner.has_begun();
         // Past the end of the head only if Pingora still asks: then its parser does not agree that this was the end.
         let deliver = if self.scanner.is_done() { window } else { self.scanner.advance(&self.ahead[..window]) };
-        if !begun && self.scanner.has_begun() {
+        if !begun && self.scanner.has_begun() && !self.scanner.is_done() {
             self.end_within(self.limits.whole, Some(Cut::SlowHead));
         }
         self.connection.add_head_bytes(deliver);

@@ -259,8 +259,9 @@ impl Leasing {
 
     /// Keeps how the session stands, and says so when the cap comes near.
     async fn note_standing(&self, session: &LiveSession, quota: Quota) {
+        let now = quota.warning();
         let before = session.note_quota(quota).and_then(|before| before.warning());
-        if let Some(kind) = quota.warning().filter(|kind| before != Some(*kind) && before != Some(GRAVEST)) {
+        if let Some(kind) = now.filter(|kind| before != Some(*kind) && before != Some(GRAVEST)) {
             self.record(kind, session).await;
         }
     }

@@ -46,6 +46,7 @@ mod places;
 mod properties;
 mod proxy;
 mod quota;
+mod rarely;
 mod reception;
 mod redirect;
 mod request_policy;

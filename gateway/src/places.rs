@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use runit_config::Limits;
 use runit_core::rate::RateCell;
@@ -20,7 +20,10 @@ use runit_core::{NetworkKey, RenterAddress};
 
 use crate::connection::{Connection, Cut};
 use crate::gateway::rate_of;
+use crate::monotonic;
 
+/// Arrivals that are paid for so soon make no difference.
+const SOON: Duration = Duration::from_millis(50);
 /// Networks that are remembered, at least, before those without a trace are looked for.
 const FEW_NETWORKS: usize = 1_024;
 
@@ -29,8 +32,6 @@ pub(crate) struct Places {
     table: Mutex<Table>,
     /// What renters' connections may take.
     files: u64,
-    /// What rates count from.
-    epoch: Instant,
 }
 
 #[derive(Default)]
@@ -102,7 +103,7 @@ const GONE: u8 = 2;
 impl Places {
     /// No connections yet, which may take `files` files.
     pub(crate) fn new(files: u64) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), files, epoch: Instant::now() })
+        Arc::new(Self { table: Mutex::default(), files })
     }
 
     /// A waiting place for a connection from `address`.
@@ -110,7 +111,7 @@ impl Places {
     /// # Errors
     /// When its network has too many. When all waiting places are taken, the oldest connection that waits is cut.
     pub(crate) fn enter(self: &Arc<Self>, address: RenterAddress, limits: &Limits) -> Result<Arc<Connection>, Full> {
-        let (key, now) = (address.network(), self.epoch.elapsed());
+        let (key, now) = (address.network(), monotonic::coarse());
         let most = self.most_waiting(limits);
         let mut table = self.table();
         table.purge(now);
@@ -215,7 +216,7 @@ impl Table {
         if self.networks.len() < self.purge_at.max(FEW_NETWORKS) {
             return;
         }
-        let left_a_trace = |network: &Network| !network.requests.is_idle(now) || !network.arrivals.is_idle(now);
+        let left_a_trace = |network: &Network| !network.requests.is_idle(now) || !network.arrivals.is_idle(now + SOON);
         self.networks.retain(|_, network| network.waiting + network.admitted > 0 || left_a_trace(network));
         self.purge_at = self.networks.len() * 2;
     }
@@ -251,13 +252,8 @@ impl Place {
             return Arc::clone(&self.requests);
         }
         let mut table = self.places.table();
-        table.purge(self.places.epoch.elapsed());
+        table.purge(monotonic::coarse());
         Arc::clone(&table.networks.entry(network).or_default().requests)
-    }
-
-    /// The time that rates go by.
-    pub(crate) fn now(&self) -> Duration {
-        self.places.epoch.elapsed()
     }
 }
 
@@ -391,7 +387,7 @@ mod tests {
     fn a_network_that_used_up_its_rate_finds_it_used_up_on_a_new_connection() {
         let places = Places::new(10_000);
         let rate = runit_core::rate::Rate { per_second: 1, burst: 1 };
-        let now = places.epoch.elapsed();
+        let now = monotonic::coarse();
         let first = enter(&places, 1).expect("a place");
         assert!(first.place().requests(address(1).network()).admit(rate, now).is_ok());
         drop(first);

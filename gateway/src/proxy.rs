@@ -24,6 +24,7 @@ use crate::gateway::{Admitted, Gateway};
 use crate::headers;
 use crate::outbound::{Dialler, FORBIDDEN, Outbound};
 use crate::peer::{UpstreamTimeouts, peer};
+use crate::quota;
 use crate::tunnel::{Handshake, pass_on, shake_hands};
 
 /// How long a renter may take to make room for an answer of the gateway's own.
@@ -218,8 +219,9 @@ impl Proxy {
         }
         connection.holdups().answered.store(true, Ordering::Relaxed);
         if let Some(quota) = admitted.session.quota() {
-            answer.insert_header("RateLimit-Policy", quota.policy_field())?;
-            answer.insert_header("RateLimit", quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
+            answer.insert_header(quota::POLICY, quota.policy_field())?;
+            answer
+                .insert_header(quota::LIMIT, quota.limit_field(admitted.session.spent(), self.gateway.clock.now()))?;
         }
         if let Some(hsts) = self.gateway.hsts() {
             answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;

@@ -3,13 +3,19 @@
 //! `RateLimit-Policy` and `RateLimit` as in draft-ietf-httpapi-ratelimit-headers (version 10): `"daily";q=<cap
 //! bytes>;w=86400` and `"daily";r=<bytes left>;t=<seconds until more come free>`.
 
+use http::{HeaderName, HeaderValue};
 use runit_core::ledger::{Standing, WINDOW};
 use runit_core::{EventKind, Timestamp};
 
+pub(crate) const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(crate) const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
 /// A session's standing as this node last heard it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Quota {
     cap: u64,
+    /// The policy field, which is the same with every answer.
+    policy: HeaderValue,
     /// Left at the time of hearing.
     remaining: u64,
     next_free_at: Option<Timestamp>,
@@ -19,13 +25,16 @@ pub(crate) struct Quota {
 
 impl Quota {
     /// Notes a standing that was true when this node had spent `spent_then`.
-    pub(crate) const fn new(standing: &Standing, spent_then: u64) -> Self {
-        Self { cap: standing.cap, remaining: standing.remaining, next_free_at: standing.next_free_at, spent_then }
+    pub(crate) fn new(standing: &Standing, spent_then: u64) -> Self {
+        let &Standing { cap, remaining, next_free_at, .. } = standing;
+        let policy = format!("\"daily\";q={cap};w={}", WINDOW.as_secs());
+        let policy = HeaderValue::try_from(policy).expect("digits and quotes");
+        Self { cap, policy, remaining, next_free_at, spent_then }
     }
 
     /// The policy field.
-    pub(crate) fn policy_field(&self) -> String {
-        format!("\"daily\";q={};w={}", self.cap, WINDOW.as_secs())
+    pub(crate) fn policy_field(&self) -> HeaderValue {
+        self.policy.clone()
     }
 
     /// The field that moves.

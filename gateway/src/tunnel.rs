@@ -37,6 +37,7 @@ use crate::headers;
 use crate::live::{LiveSession, WebSocketPlace};
 use crate::monotonic;
 use crate::pace::Holdups;
+use crate::rarely::rarely;
 
 /// What one read may bring. Shared by all tunnels of a thread: an idle tunnel holds no buffer.
 const SCRATCH: usize = 32 * 1024;
@@ -160,17 +161,17 @@ impl Tunnel {
         let brake = || session.clone().map(|session| Brake::new(session, terms));
         let mut down = Pump { brake: brake(), ..Pump::default() };
         let up = Pump { brake: brake(), ..Pump::default() };
+        let interrupted = rarely(async {
+            tokio::select! {
+                () = connection.until_cut() => {}
+                () = silence(connection, terms.idle) => connection.cut(Cut::Idle),
+                _ = stop => connection.cut(Cut::Restart),
+            }
+        });
         let ended = tokio::select! {
+            biased;
             result = self.pump(&mut renter, up, &mut down, connection.holdups()) => result,
-            () = connection.until_cut() => Ok(()),
-            () = silence(connection, terms.idle) => {
-                connection.cut(Cut::Idle);
-                Ok(())
-            }
-            _ = stop => {
-                connection.cut(Cut::Restart);
-                Ok(())
-            }
+            () = interrupted => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(kind = %error.kind(), "tunnel ended");
