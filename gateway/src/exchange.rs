@@ -135,7 +135,7 @@ fn delimit(answer: &mut ResponseHeader, to_head: bool) -> Result<()> {
 
 /// Whether the provider closed a connection rather than answer on it.
 fn broke_off(error: &Error) -> bool {
-    let mut retry = error.retry.clone();
+    let mut retry = error.retry;
     retry.decide_reuse(true);
     retry.retry() || *error.etype() == ErrorType::WriteError
 }

@@ -66,6 +66,8 @@ impl HeadLimits {
 /// After a cut, what was written is flushed, and what the renter still sends is read and dropped for a while, so that
 /// closing does not reset the connection and take our last bytes with it (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+/// Between two reads of what is dropped: who sends on at full speed finds the window closed, and costs nothing.
+const LINGER_PAUSE: Duration = Duration::from_millis(5);
 const READ_CHUNK: usize = 8 * 1024;
 
 thread_local! {
@@ -353,10 +355,10 @@ impl Drop for Guard {
         if !self.lingers && self.connection.cut_reason().is_none() {
             return;
         }
-        if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current()) {
-            if self.connection.cut_reason().is_none_or(Cut::lingers) {
-                runtime.spawn(linger(inner, Arc::clone(&self.connection)));
-            }
+        if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current())
+            && self.connection.cut_reason().is_none_or(Cut::lingers)
+        {
+            runtime.spawn(linger(inner, Arc::clone(&self.connection)));
         }
     }
 }
@@ -366,7 +368,9 @@ async fn linger(mut stream: Stream, _connection: Arc<Connection>) {
     let drain = async {
         AsyncWriteExt::shutdown(&mut stream).await?;
         let mut dropped = [0; 4096];
-        while stream.read(&mut dropped).await? > 0 {}
+        while stream.read(&mut dropped).await? > 0 {
+            tokio::time::sleep(LINGER_PAUSE).await;
+        }
         Ok::<_, io::Error>(())
     };
     // Whether the renter closes first or not, the connection is dropped after this.
