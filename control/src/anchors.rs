@@ -78,10 +78,10 @@ impl Anchors {
         if self.written == Some(marks.head) {
             return Ok(());
         }
-        let before = self.written.or_else(|| file.read().ok().flatten()).filter(|anchor| anchor.mark != Mark::START);
+        let before = self.written.or_else(|| file.read().ok().flatten());
         let mut head = marks.head;
         if let Some(before) = before
-            && before.mark.place > marks.base.mark.place
+            && !marks.base.excuses(&before.mark)
             && !has(store, before.mark).await?
         {
             tracing::error!(place = before.mark.place, "the audit trail was shortened: it lacks an anchored event");
@@ -107,7 +107,7 @@ impl Anchors {
 
 /// Whether the trail still has an event as it was.
 async fn has(store: &dyn Store, mark: Mark) -> Result<bool, StoreError> {
-    let found = store.events_after(mark.place - 1, 1).await?;
+    let found = store.events_after(mark.place.saturating_sub(1), 1).await?;
     Ok(found.first().is_some_and(|link| link.place == mark.place && link.hash == Some(mark.hash)))
 }
 

@@ -103,6 +103,15 @@ impl Link {
     }
 }
 
+impl SealedMark {
+    /// Whether a trail that begins at this base may lack what `anchor` names: nothing, or an event that retention has
+    /// removed. A base without a seal is where a chain begins that has never been shortened, so that no anchor is older.
+    pub fn excuses(&self, anchor: &Mark) -> bool {
+        let was_shortened = self.mark.hash != ChainHash::START;
+        anchor.hash == ChainHash::START || was_shortened && anchor.place <= self.mark.place
+    }
+}
+
 impl TrailKey {
     /// From 32 bytes that are used for nothing else.
     pub const fn new(key: [u8; 32]) -> Self {
@@ -114,7 +123,8 @@ impl TrailKey {
         SealedMark { mark, seal: ChainHash(self.mac(kind, &mark).finalize().into_bytes().into()) }
     }
 
-    /// Whether a mark was sealed with this key. The beginning of all needs no seal: nothing can have come before it.
+    /// Whether a mark was sealed with this key. The beginning of all needs no seal, wherever it is: a mark there says of no
+    /// event that it was, and excuses none ([`SealedMark::excuses`]).
     pub fn holds(&self, kind: MarkKind, sealed: &SealedMark) -> bool {
         let is_start = sealed.mark.hash == ChainHash::START;
         is_start || self.mac(kind, &sealed.mark).verify_slice(&sealed.seal.0).is_ok()
@@ -208,7 +218,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Begins at `base`. Anchors from before it can say nothing any more.
+    /// Begins at `base`. Anchors that it excuses can say nothing any more.
     pub fn new(key: TrailKey, base: &SealedMark, anchors: &[SealedMark]) -> Self {
         let mut findings = Vec::new();
         if !key.holds(MarkKind::Base, base) {
@@ -219,7 +229,7 @@ impl Verifier {
             let place = anchor.mark.place;
             if !key.holds(MarkKind::Head, anchor) {
                 findings.push(Finding::AnchorUnsealed { place });
-            } else if place > base.mark.place {
+            } else if !base.excuses(&anchor.mark) {
                 sound.push(anchor.mark);
             }
         }

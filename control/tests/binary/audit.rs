@@ -56,6 +56,8 @@ async fn changing_one_event_dropping_the_last_ten_and_swapping_two_are_found() {
     let whole = fs::read(&database).unwrap();
     let swap = "UPDATE events SET place = -1 WHERE place = 5; UPDATE events SET place = 5 WHERE place = 9;
         UPDATE events SET place = 9 WHERE place = -1;";
+    let erase = "DELETE FROM events;
+        UPDATE trail_marks SET place = 1000000, hash = zeroblob(32), seal = zeroblob(32)";
     let insert = "INSERT INTO events (at, kind, hash) VALUES (1, 'RATE_LIMITED', zeroblob(32))";
     let tamperings = [
         ("UPDATE events SET provider = 'somebody-else' WHERE place = 7", "event 7: changed"),
@@ -65,6 +67,7 @@ async fn changing_one_event_dropping_the_last_ten_and_swapping_two_are_found() {
         ("DELETE FROM events WHERE place = 12", "event 13: changed"),
         ("DELETE FROM events", "ends at event 0 and should end at 20"),
         ("DELETE FROM events; DELETE FROM trail_marks", "an anchor says that event 20 was written"),
+        (erase, "an anchor says that event 20 was written"),
         ("UPDATE trail_marks SET place = 10 WHERE name = 'head'; DELETE FROM events WHERE place > 10", "no valid seal"),
         (
             "UPDATE trail_marks SET place = 5, hash = (SELECT hash FROM events WHERE place = 5) WHERE name = 'base'",
@@ -116,6 +119,25 @@ async fn an_older_store_put_in_place_is_found_by_anchors_and_a_running_node_says
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("event 2: the node reports"), "{text}");
     assert!(text.contains("an anchor says that event 2 was written"), "the log's anchor still proves it: {text}");
+}
+
+#[tokio::test]
+async fn a_node_that_starts_over_a_trail_which_was_erased_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let program = Program::start(directory);
+    register(&program, 1).await;
+    anchored(directory, 1).await;
+    let logged = anchor(directory);
+    drop(program);
+    edit(
+        directory,
+        "DELETE FROM events; UPDATE trail_marks SET place = 1000000, hash = zeroblob(32), seal = zeroblob(32)",
+    );
+    let _program = Program::start(directory);
+    anchored_elsewhere(directory, &logged).await;
+    let (code, text) = verify(directory, &[]);
+    assert_eq!((code, text.contains("event 1000001: the node reports")), (Some(1), true), "{text}");
 }
 
 async fn anchored_elsewhere(directory: &Path, before: &str) {

@@ -33,6 +33,8 @@ async fn what_is_done_to_the_shared_trail_by_hand_is_found() {
     by_hand.batch_execute("CREATE TABLE kept AS TABLE events; CREATE TABLE marks AS TABLE trail_marks").await.unwrap();
     let swap = "UPDATE events SET place = -1 WHERE place = 5; UPDATE events SET place = 5 WHERE place = 9;
         UPDATE events SET place = 9 WHERE place = -1";
+    let erase = "DELETE FROM events;
+        UPDATE trail_marks SET place = 1000000, hash = decode(repeat('00', 32), 'hex'), seal = decode(repeat('00', 32), 'hex')";
     let shorter = "UPDATE trail_marks SET place = 10, hash = (SELECT hash FROM events WHERE place = 10)
         WHERE name = 'head'; DELETE FROM events WHERE place > 10";
     let tamperings = [
@@ -40,6 +42,7 @@ async fn what_is_done_to_the_shared_trail_by_hand_is_found() {
         ("DELETE FROM events WHERE place > 10", "ends at event 10 and should end at 20"),
         (shorter, "no valid seal"),
         ("DELETE FROM events; DELETE FROM trail_marks", "an anchor says that event 20 was written"),
+        (erase, "an anchor says that event 20 was written"),
         (swap, "event 5: changed"),
         ("INSERT INTO events (place, at, kind) VALUES (21, 1, 'RATE_LIMITED')", "event 21: written by something"),
     ];

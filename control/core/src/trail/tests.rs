@@ -47,6 +47,14 @@ impl Trail {
         }
     }
 
+    /// Whoever has no key takes all events out, and moves both marks to a beginning of his own, which needs no seal.
+    fn erase(&mut self, place: u64) {
+        let mark = Mark { place, hash: ChainHash::START };
+        self.links.clear();
+        self.base = SealedMark { mark, seal: ChainHash::START };
+        self.head = self.base;
+    }
+
     fn findings(&self, anchors: &[SealedMark]) -> Vec<Finding> {
         let mut verifier = Verifier::new(key(), &self.base, anchors);
         self.links.iter().for_each(|link| verifier.follow(link));
@@ -108,6 +116,28 @@ fn an_end_that_was_dropped_together_with_its_head_is_found_by_an_anchor() {
 }
 
 #[test]
+fn a_trail_that_was_erased_is_found_by_an_anchor_wherever_it_says_that_it_begins() {
+    let whole = Trail::of(20);
+    for place in [0, 5, 20, 1_000_000] {
+        let mut trail = whole.clone();
+        trail.erase(place);
+        assert_eq!(trail.findings(&[whole.head]), [Finding::AnchorLost { place: 20 }], "{place}");
+    }
+}
+
+#[test]
+fn a_chain_that_was_introduced_after_other_events_is_whole_with_anchors_of_every_age() {
+    let mut trail = Trail::of(0);
+    trail.erase(1_000);
+    let mut anchors = vec![trail.head];
+    for number in 1..=3 {
+        trail.append(event(number));
+        anchors.push(trail.head);
+    }
+    assert_eq!(trail.findings(&anchors), []);
+}
+
+#[test]
 fn another_key_seals_nothing() {
     let trail = Trail::of(3);
     let mut verifier = Verifier::new(TrailKey::new([8; 32]), &trail.base, &[trail.head]);
@@ -135,6 +165,7 @@ enum Tampering {
     Insert(usize),
     DropLast(usize),
     MoveHeadBack(usize),
+    EraseAll(u64),
 }
 
 impl Tampering {
@@ -169,6 +200,10 @@ impl Tampering {
                 // To drop all is to say that there never was anything: only an anchor knows better.
                 return !trail.links.is_empty();
             }
+            Self::EraseAll(place) => {
+                trail.erase(place);
+                return false;
+            }
         }
         trail.links != before
     }
@@ -184,6 +219,7 @@ fn tampering() -> impl Strategy<Value = Tampering> {
         at().prop_map(Tampering::Insert),
         at().prop_map(Tampering::DropLast),
         at().prop_map(Tampering::MoveHeadBack),
+        (0..2_000_000u64).prop_map(Tampering::EraseAll),
     ]
 }
 
@@ -206,7 +242,7 @@ proptest! {
             trail.rehash();
         }
         let undone = trail.links == whole.links && trail.head == whole.head;
-        if changed && !undone && !(trail.links.is_empty() && trail.head.mark == Mark::START) {
+        if changed && !undone && !(trail.links.is_empty() && trail.head.mark.hash == ChainHash::START) {
             prop_assert!(!trail.findings(&[]).is_empty(), "{tamperings:?}");
         }
         if trail.links != whole.links {
