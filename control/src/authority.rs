@@ -132,6 +132,7 @@ impl LocalAuthority {
     async fn claim_lock(&self, claim: Claim) -> Result<SessionView, ClaimError> {
         let known = self.sessions.by_token(claim.token).await.map_err(unavailable)?;
         let outcome = match &known {
+            Some(known) if self.sessions.is_left_to_others(known) => Err(Unavailable.into()),
             Some(known) => self.take(known, claim.clone()).await,
             None => Err(Rejection::InvalidToken.into()),
         };

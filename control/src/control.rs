@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
-use runit_config::{LiveSettings, NodeSettings, Registration};
+use runit_config::{LiveSettings, NodeSettings};
 use runit_core::authority::Authority;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::ledger::LeasePolicy;
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Store, StoreError};
 use runit_core::time::Clock;
+use runit_core::trail::MarkKind;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::{Secret, Timestamp};
 use runit_listener::{BadPair, Certificate, Look, server_config};
@@ -83,6 +84,10 @@ pub enum StartError {
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The shared database was last written with another key, so that this node could open nothing, and others nothing of
+    /// its.
+    #[error("the audit trail in the shared database is sealed with another key: all its nodes need one credential.key")]
+    OtherKey,
     /// The listener's certificate cannot be used.
     #[error("control.tls")]
     Certificate(#[from] BadPair),
@@ -146,9 +151,12 @@ impl Control {
         let metrics = Arc::new(Metrics::new()?);
         let certificate = settings.load().control.tls.as_ref().map(Certificate::open).transpose()?.map(Arc::new);
         let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: Arc::clone(&metrics) });
+        if store.is_shared() && !sealer.trail_key().holds(MarkKind::Head, &store.trail_marks().await?.head) {
+            return Err(StartError::OtherKey);
+        }
         let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&metrics)));
         let started_at = clock.now();
-        let sessions = Arc::new(Sessions::new(store, sealer, clock));
+        let sessions = Arc::new(Sessions::new(store, sealer, clock, settings.clone()));
         let authority = Arc::new(LocalAuthority {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
@@ -193,11 +201,7 @@ impl Control {
 
     /// Which servers may be registered now.
     pub(crate) fn upstream_policy(&self) -> UpstreamPolicy {
-        let settings = self.settings.load();
-        UpstreamPolicy {
-            hosts: settings.upstream.hosts.clone(),
-            plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
-        }
+        self.sessions.upstream_policy()
     }
 
     fn webhooks(&self) -> Webhooks {
@@ -305,14 +309,9 @@ impl Control {
         self.metrics.gather(self.sessions.directory.counts(), forfeited)
     }
 
-    /// Sessions that cannot be served any more are removed, so that their agents are told to register again.
+    /// Sessions that nobody can serve any more are removed, so that their agents are told to register again.
     async fn load(&self) -> Result<(), StartError> {
-        let keyed = self.settings.load().control.registration == Registration::Key;
-        let may_stay = |session: &Session| match session.provider_key {
-            None => !keyed,
-            Some(key) => self.keys.stands(key),
-        };
-        for id in self.sessions.load(&self.upstream_policy(), may_stay).await? {
+        for id in self.sessions.load(|keys| self.keys.standing(keys)).await? {
             tracing::warn!(
                 session = %id,
                 "removed: its host is no longer allowed, its credential cannot be opened, or its provider has no key"

@@ -3,7 +3,7 @@
 //! Invariants: a key's text leaves this process once, in the answer to whoever made it; it is looked up and compared as a
 //! hash. Who guesses is stopped for a while before the next guess is looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -114,6 +114,15 @@ impl Keys {
     pub(crate) fn stands(&self, id: KeyId) -> bool {
         let known = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
         known.values().any(|key| key.id == id && key.revoked_at.is_none())
+    }
+
+    /// Those of `keys` that stand by now. Whoever has them from sessions asks after he has read these: a key is kept before
+    /// it is used.
+    pub(crate) async fn standing(&self, keys: Vec<KeyId>) -> Result<HashSet<KeyId>, StoreError> {
+        if keys.iter().any(|&key| !self.stands(key)) {
+            self.reload().await?;
+        }
+        Ok(keys.into_iter().filter(|&key| self.stands(key)).collect())
     }
 
     /// All keys, the oldest first.

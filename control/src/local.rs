@@ -16,7 +16,8 @@ use runit_control::sealer::Sealer;
 use runit_control::sqlite::{self, SqliteStore};
 use runit_control::webhooks::Target;
 use runit_control::{DataDir, SystemClock, billing};
-use runit_core::trail::{SealedMark, TrailKey};
+use runit_core::event::{EventKind, SecurityEvent};
+use runit_core::trail::{MarkKind, SealedMark, TrailKey};
 use runit_core::usage::UsageFilter;
 use runit_core::{Clock, ProviderId, SessionId, Store, Timestamp};
 use tokio::runtime::Runtime;
@@ -68,6 +69,12 @@ pub(crate) enum Events {
         /// What the log said after `TRAIL_ANCHOR:`; as often as you like. The anchor file is always asked.
         #[arg(long, value_name = "JSON")]
         anchor: Vec<String>,
+    },
+    /// Go on with a trail whose end was sealed with another key, and say so in it: where the nodes' key is lost, or the end
+    /// was tampered with. Until then no node starts on a store that nodes share.
+    Reseal {
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Write the events as lines of JSON, oldest first, each with its place and its hash.
     Export {
@@ -183,6 +190,7 @@ impl Events {
     pub(crate) fn run(self) -> anyhow::Result<Finding> {
         match self {
             Self::Verify { settings, anchor } => verify(&settings.load()?, &anchor),
+            Self::Reseal { settings } => reseal(&settings.load()?),
             Self::Export { settings, after } => export(&settings.load()?, after),
         }
     }
@@ -267,6 +275,19 @@ fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> 
     }
     say(&format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()));
     Ok(verdict.findings.pop().map_or(Finding::Well, |_| Finding::Wrong))
+}
+
+fn reseal(settings: &NodeSettings) -> anyhow::Result<Finding> {
+    let Opened { runtime, store, key } = open(settings)?;
+    let head = runtime.block_on(store.trail_marks())?.head;
+    if key.holds(MarkKind::Head, &head) {
+        say("the trail ends with a seal of this key already");
+        return Ok(Finding::Well);
+    }
+    let event = SecurityEvent::new(EventKind::TrailTampered, SystemClock::start().now());
+    runtime.block_on(store.append_events(vec![event]))?;
+    say("sealed with this key; the trail says so with TRAIL_TAMPERED");
+    Ok(Finding::Well)
 }
 
 fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {

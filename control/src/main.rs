@@ -51,8 +51,8 @@ elsewhere (--url), with an operator's key in the environment (RUNIT_OPERATOR_KEY
     runit-control events --kind SESSION_HIJACK_ATTEMPT --since 2026-11-01T00:00:00Z
     runit-control keys create --operator 'night shift' --role read
 
-backup to webhooks, `events verify`, `events export` and `usage export` work on this machine's own files, as the node's
-settings name them (--config), and as the node's user; the node may run.
+backup to webhooks, `events verify`, `events export`, `events reseal` and `usage export` work on this machine's own files, as
+the node's settings name them (--config), and as the node's user; the node may run.
 
 Exit codes:
     0  done, and all is well

@@ -94,6 +94,10 @@ impl Store for MeteredStore {
         self.metered("due", self.inner.due(silent_since, absent_since)).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
         self.metered("changed_elsewhere", self.inner.changed_elsewhere()).await
     }

@@ -334,6 +334,10 @@ impl Store for PostgresStore {
         Ok(self.ask(async |db| session_rows::by_ids(&db, &ids).await).await?)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn changes(&self) -> BoxStream<'static, Elsewhere> {
         listening::changes(self.connector.clone(), self.id)
     }

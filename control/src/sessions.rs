@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::StreamExt;
+use runit_config::{LiveSettings, Registration as Registering};
 use runit_core::session::{Change, Session};
 use runit_core::store::{ChangeError, Elsewhere, Registration, Store, StoreError};
 use runit_core::time::Clock;
 use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
-use runit_core::{Secret, SecretHash, SessionId};
+use runit_core::{KeyId, Secret, SecretHash, SessionId};
 
 use crate::directory::Directory;
 use crate::random::NoRandomness;
@@ -30,29 +31,58 @@ pub(crate) struct Sessions {
     pub(crate) directory: Arc<Directory>,
     pub(crate) clock: Arc<dyn Clock>,
     sealer: Sealer,
+    settings: LiveSettings,
 }
 
 impl Sessions {
-    pub(crate) fn new(store: Arc<dyn Store>, sealer: Sealer, clock: Arc<dyn Clock>) -> Self {
-        Self { store, directory: Arc::new(Directory::new()), clock, sealer }
+    pub(crate) fn new(store: Arc<dyn Store>, sealer: Sealer, clock: Arc<dyn Clock>, settings: LiveSettings) -> Self {
+        Self { store, directory: Arc::new(Directory::new()), clock, sealer, settings }
     }
 
-    /// Publishes what the store holds. Answers the sessions that cannot be served any more: their host is not allowed
-    /// by `policy` now, their credential cannot be opened since the key has changed, or they may not stay.
+    /// Publishes what the store holds. Answers the sessions that nobody can serve any more: their key does not stand
+    /// (`stands` is asked after they were read), or, in a store that is this node's own, the settings refuse them or their
+    /// credential cannot be opened since the sealing key has changed.
     pub(crate) async fn load(
         &self,
-        policy: &UpstreamPolicy,
-        may_stay: impl Fn(&Session) -> bool,
+        stands: impl AsyncFnOnce(Vec<KeyId>) -> Result<HashSet<KeyId>, StoreError>,
     ) -> Result<Vec<SessionId>, StoreError> {
+        let live = self.store.live_sessions().await?;
+        let standing = stands(live.iter().filter_map(|session| session.provider_key).collect()).await?;
         let mut lost = Vec::new();
-        for session in self.store.live_sessions().await? {
-            let allowed = UpstreamUrl::parse(&session.offer.upstream.to_string(), policy).is_ok();
-            match self.open(&session) {
-                Some(credential) if allowed && may_stay(&session) => self.directory.publish(session, Some(credential)),
-                _ => lost.push(session.id),
+        for session in live {
+            let is_revoked = session.provider_key.is_some_and(|key| !standing.contains(&key));
+            let credential = if is_revoked { None } else { self.open(&session).filter(|_| self.admits(&session)) };
+            match credential {
+                Some(credential) => self.directory.publish(session, Some(credential)),
+                None if is_revoked || !self.store.is_shared() => lost.push(session.id),
+                None => {
+                    let (session, provider) = (session.id, &session.provider);
+                    tracing::warn!(%session, %provider, "left to other nodes: these settings or this key do not serve it");
+                }
             }
         }
         Ok(lost)
+    }
+
+    /// Which servers may be registered now.
+    pub(crate) fn upstream_policy(&self) -> UpstreamPolicy {
+        let settings = self.settings.load();
+        UpstreamPolicy {
+            hosts: settings.upstream.hosts.clone(),
+            plain_http_hosts: settings.upstream.plain_http_hosts.clone(),
+        }
+    }
+
+    /// Whether the session is another node's to serve: the settings here, which may differ, would not have it registered.
+    /// One that is served already stays until it is registered again.
+    pub(crate) fn is_left_to_others(&self, session: &Session) -> bool {
+        self.store.is_shared() && self.directory.session(session.id).is_none() && !self.admits(session)
+    }
+
+    fn admits(&self, session: &Session) -> bool {
+        let keyed = self.settings.load().control.registration == Registering::Key;
+        let may_register = session.provider_key.is_some() || !keyed;
+        may_register && UpstreamUrl::parse(&session.offer.upstream.to_string(), &self.upstream_policy()).is_ok()
     }
 
     /// Publishes what another process has changed: during an upgrade the old one and the new one share the store.
@@ -145,7 +175,8 @@ impl Sessions {
     }
 
     fn publish(&self, session: &Session) {
-        self.directory.publish(session.clone(), self.open(session));
+        let credential = if self.is_left_to_others(session) { None } else { self.open(session) };
+        self.directory.publish(session.clone(), credential);
     }
 }
 

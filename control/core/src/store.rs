@@ -153,6 +153,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(sessions.iter().filter(|session| is_due(session)).map(|session| session.id).collect())
     }
 
+    /// Whether several nodes share it, each with settings of its own: what one of them cannot serve is another's to serve.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether another process may have changed sessions since this was last asked. Stores that tell of changes by
     /// themselves, or that one process has alone, never say so.
     async fn changed_elsewhere(&self) -> Result<bool, StoreError> {
@@ -243,7 +248,8 @@ pub trait Store: Send + Sync + 'static {
     async fn ledger(&self, id: SessionId, now: Timestamp) -> Result<Ledger, StoreError>;
 
     /// Appends to the audit trail, in order, and moves its sealed head ([`Mark::followed_by`](crate::trail::Mark)): both or
-    /// neither. A head without a valid seal is gone on from, with [`EventKind::TrailTampered`](crate::EventKind) first.
+    /// neither. A head without a valid seal is gone on from, with [`EventKind::TrailTampered`](crate::EventKind) first if the
+    /// first of `events` is none.
     async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError>;
 
     /// The last `limit` events, oldest first.

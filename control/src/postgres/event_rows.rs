@@ -32,7 +32,9 @@ pub(super) async fn append(db: &Client, key: &TrailKey, events: &[SecurityEvent]
         tracing::error!(
             "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
         );
-        chain(&SecurityEvent::new(EventKind::TrailTampered, first.at));
+        if first.kind != EventKind::TrailTampered {
+            chain(&SecurityEvent::new(EventKind::TrailTampered, first.at));
+        }
     }
     events.iter().for_each(chain);
     insert(db, &head, &chained, &key.seal(MarkKind::Head, at)).await

@@ -22,7 +22,9 @@ pub(super) fn append(db: &Connection, key: &TrailKey, events: &[SecurityEvent]) 
         tracing::error!(
             "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
         );
-        at = insert(db, at, &SecurityEvent::new(EventKind::TrailTampered, first.at))?;
+        if first.kind != EventKind::TrailTampered {
+            at = insert(db, at, &SecurityEvent::new(EventKind::TrailTampered, first.at))?;
+        }
     }
     for event in events {
         at = insert(db, at, event)?;

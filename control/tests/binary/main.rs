@@ -3,6 +3,7 @@
 
 mod audit;
 mod care;
+mod joining;
 mod moving;
 #[path = "../support/postgres.rs"]
 mod postgres;
