@@ -21,11 +21,11 @@ use crate::keys::{Denied, MakeError};
 
 /// Sessions that one question to the store is about: others who ask it wait no longer than for so many.
 const AT_ONCE: usize = 256;
-/// Rounds of the sweeper that may fail or be late before this process counts as not ready, and no less than so long.
+/// Rounds that may fail or be late before this process counts as not ready, and no less than so long.
 const LATE_ROUNDS: u64 = 20;
 const LATE: Duration = Duration::from_secs(10);
 
-/// When the sweeper last went round, in ms since 1970; it has heard from the store then. Relaxed: it guards nothing.
+/// When this process last took over what others have changed, in ms since 1970. Relaxed: it guards nothing.
 #[derive(Default)]
 pub(crate) struct Swept(AtomicU64);
 
@@ -158,7 +158,7 @@ impl Control {
         Ok(())
     }
 
-    /// Whether this process can serve: the store takes a write, and the sweeper has heard from it lately.
+    /// Whether this process can serve: the store takes a write, and what others change is taken over.
     pub(crate) async fn is_ready(&self) -> Result<(), &'static str> {
         let now = self.sessions.clock.now();
         let interval = Duration::from_millis(self.settings.load().control.sweep_interval_ms);

@@ -55,7 +55,7 @@ impl Control {
         let _ = self.anchor(&mut anchors).await;
     }
 
-    /// Hears of changes that another process makes, while this one does not sweep any more.
+    /// Hears of changes that other processes make, while this one does not sweep: it has a successor, or is a data plane only.
     pub async fn follow_successor(self, stop: impl Future<Output = ()>) {
         let mut ticks =
             tokio::time::interval(Duration::from_millis(self.settings.load().control.sweep_interval_ms.min(200)));
@@ -63,7 +63,7 @@ impl Control {
             loop {
                 ticks.tick().await;
                 // What failed is logged by the store, and tried again at the next tick.
-                let _ = self.sessions.catch_up().await;
+                let _ = self.catch_up().await;
             }
         };
         tokio::select! {
@@ -99,12 +99,7 @@ impl Control {
     /// One round: heartbeats are written, other processes heard, then whoever is due is asked about.
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
-        if self.sessions.catch_up().await? {
-            self.keys.reload().await?;
-        }
-        let now = self.sessions.clock.now();
-        self.swept.note(now);
-        self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
+        let now = self.catch_up().await?;
         if !self.sessions.store.has_turn(Turn::Sweep).await? {
             return Ok(());
         }
@@ -121,6 +116,17 @@ impl Control {
             })
             .await;
         Ok(())
+    }
+
+    /// Takes over what other processes have changed, and notes that it has: also where this one does not sweep. Answers when.
+    async fn catch_up(&self) -> Result<Timestamp, StoreError> {
+        if self.sessions.catch_up().await? {
+            self.keys.reload().await?;
+        }
+        let now = self.sessions.clock.now();
+        self.swept.note(now);
+        self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
+        Ok(now)
     }
 
     /// Who was seen then or before is due; nobody is while this process has not heard for as long.
