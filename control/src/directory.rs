@@ -7,13 +7,13 @@
 //! had; per session revisions only go up. A removed session leaves its revision behind (40 bytes; the store keeps a
 //! tombstone of it too), so that a late older change cannot bring it back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt};
 use runit_core::authority::DirectoryChange;
 use runit_core::session::{Session, SessionStatus, SessionView};
-use runit_core::{Secret, SessionId};
+use runit_core::{KeyId, Secret, SessionId};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 
@@ -128,6 +128,15 @@ impl Directory {
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         let entries = self.entries();
         entries.by_id.values().filter_map(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.session)).collect()
+    }
+
+    /// Those that were last registered with one of these keys.
+    pub(crate) fn registered_with(&self, keys: &HashSet<KeyId>) -> Vec<Arc<Session>> {
+        let entries = self.entries();
+        let live = entries.by_id.values().filter_map(|entry| entry.live.as_ref());
+        live.filter(|live| live.session.provider_key.is_some_and(|key| keys.contains(&key)))
+            .map(|live| Arc::clone(&live.session))
+            .collect()
     }
 
     /// How many there are.

@@ -125,6 +125,12 @@ impl Keys {
         Ok(keys.into_iter().filter(|&key| self.stands(key)).collect())
     }
 
+    /// The keys that were revoked.
+    pub(crate) fn revoked(&self) -> HashSet<KeyId> {
+        let known = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter(|key| key.revoked_at.is_some()).map(|key| key.id).collect()
+    }
+
     /// All keys, the oldest first.
     pub(crate) fn all(&self) -> Vec<Key> {
         let mut all: Vec<Key> = self.by_hash.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();

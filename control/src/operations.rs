@@ -3,7 +3,7 @@
 //! Invariant: whatever an operator changes is an event that names the operator; who asks is decided before ([`Operator`]
 //! comes from [`crate::keys::Keys`] only).
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -147,8 +147,7 @@ impl Control {
     }
 
     async fn remove_sessions_of(&self, key: KeyId, operator: Operator) -> Result<(), Problem> {
-        let theirs: Vec<Arc<Session>> = self.sessions.directory.sessions();
-        for session in theirs.iter().filter(|session| session.provider_key == Some(key)) {
+        for session in self.sessions.directory.registered_with(&HashSet::from([key])) {
             match self.remove_by(operator, session.id).await {
                 // Somebody was faster.
                 Ok(()) | Err(Problem::UnknownSession) => {}

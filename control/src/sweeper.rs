@@ -1,7 +1,7 @@
-//! Removes sessions whose provider is silent, and ends locks whose renter is absent.
+//! Removes sessions whose provider is silent or whose key is revoked, and ends locks whose renter is absent.
 //!
-//! The rule itself is checked again in the store's transaction ([`Change::ProviderSilent`], [`Change::RenterAbsent`]), so
-//! that one who comes back in the last moment is kept.
+//! The rule itself is checked again in the store's transaction ([`Change::ProviderSilent`], [`Change::RenterAbsent`],
+//! [`Change::KeyRevoked`]), so that one who comes back in the last moment is kept.
 //!
 //! Silence and absence count from when this process began to hear at the earliest: while it was down, stopped, or without
 //! its store, nobody could be heard.
@@ -104,6 +104,7 @@ impl Control {
             return Ok(());
         }
         while self.sessions.store.expire_leases(now).await? > 0 {}
+        self.remove_revoked().await?;
         let settings = self.settings.load();
         let silent_after = Duration::from_secs(settings.control.provider_silent_seconds);
         let absent_after = Duration::from_secs(settings.control.renter_absent_seconds);
@@ -127,6 +128,24 @@ impl Control {
         self.swept.note(now);
         self.trail.with_tally(|tally| tally.locked(self.sessions.directory.counts().locked, now));
         Ok(now)
+    }
+
+    /// Removes sessions whose key is revoked. Whoever revokes one removes those that he knows, and whoever registers with one
+    /// looks at it again, but at two nodes each may not have heard of the other yet.
+    async fn remove_revoked(&self) -> Result<(), StoreError> {
+        let revoked = self.keys.revoked();
+        if revoked.is_empty() {
+            return Ok(());
+        }
+        for known in self.sessions.directory.registered_with(&revoked) {
+            let Some(key) = known.provider_key else { continue };
+            match self.sessions.change(known.id, Change::KeyRevoked(key)).await {
+                Ok(session) => self.note(removed(&session, self.sessions.clock.now()).key(key)).await,
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(ChangeError::Refused(_) | ChangeError::Unknown) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Who was seen then or before is due; nobody is while this process has not heard for as long.

@@ -162,7 +162,7 @@ pub enum Refusal {
     /// Leases of an earlier lock are open: a node that has not heard of its end may still spend them.
     #[error("bytes of the last lock are still leased")]
     StillLeased,
-    /// The one who would be dropped for silence was heard of in the meantime.
+    /// The one who would be dropped was heard of in the meantime.
     #[error("still present")]
     StillPresent,
     /// The renter's token, cookie or address does not do.
@@ -254,6 +254,8 @@ pub enum Change {
     RenterAbsent(Duration),
     /// The sweeper asks whether the provider has been silent for so long.
     ProviderSilent(Duration),
+    /// The sweeper has found that this key is revoked.
+    KeyRevoked(KeyId),
     /// An operator takes the session away from its renter.
     Cut,
     /// The agent reports a new URL, a fresh workspace, or both.
@@ -342,6 +344,12 @@ impl Session {
             Change::RenterAbsent(limit) => self.renter_absent(limit, now)?,
             Change::ProviderSilent(limit) => {
                 if now.since(self.provider_seen_at) < limit {
+                    return Err(Refusal::StillPresent);
+                }
+                self.remove(now)?;
+            }
+            Change::KeyRevoked(key) => {
+                if self.provider_key != Some(key) {
                     return Err(Refusal::StillPresent);
                 }
                 self.remove(now)?;

@@ -1,12 +1,21 @@
 //! `registration = "key"`: who may register, and what goes with a key.
 
-use runit_config::Registration;
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use super::app::{Answer, OPERATOR_KEY, TestApp, bearer, json_type, offer, offer_with};
+use runit_config::Registration as Registering;
+use runit_control::sealer::Sealer;
+use runit_control::sqlite::SqliteStore;
+use runit_core::session::{Offer, SessionStatus};
+use runit_core::store::{Registration, Store};
+use runit_core::upstream::{UpstreamPolicy, UpstreamUrl};
+use runit_core::{Secret, SecretHash, SessionId, Timestamp};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::app::{Answer, OPERATOR_KEY, TestApp, UPSTREAM, bearer, json_type, offer, offer_with};
 
 async fn keyed() -> TestApp {
-    TestApp::with(|settings| settings.control.registration = Registration::Key).await
+    TestApp::with(|settings| settings.control.registration = Registering::Key).await
 }
 
 async fn make_key(app: &TestApp, provider: &str) -> (String, String) {
@@ -76,7 +85,7 @@ async fn sessions_without_a_key_go_when_one_is_demanded() {
     refused(&register(&app, "a guess", offer(), None).await);
     let bare = app.register().await;
     let keyed = register(&app, &key, offer(), None).await.expect(200);
-    app.restart_with(|settings| settings.control.registration = Registration::Key).await;
+    app.restart_with(|settings| settings.control.registration = Registering::Key).await;
     assert_eq!(app.status(&bare).await, "unknown session");
     let body = json!({ "sessionId": keyed["sessionId"] });
     let secret = keyed["providerSecret"].as_str().unwrap();
@@ -95,4 +104,39 @@ async fn of_a_registration_and_a_revocation_at_once_no_session_is_left() {
         let left = app.operator().get_as("/admin/v1/sessions", OPERATOR_KEY).await.expect(200);
         assert_eq!(left["total"], 0, "{left}");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_another_node_registers_after_the_revocation_goes_too() {
+    let app = keyed().await;
+    let (_, key_id) = make_key(&app, "gpu-box").await;
+    app.operator().delete_as(&format!("/admin/v1/keys/{key_id}"), OPERATOR_KEY).await.expect(200);
+
+    // That node has not heard of it when it looks at the key again.
+    let id = SessionId::from_uuid(Uuid::from_u128(7));
+    let sealer = Sealer::from_existing_file(&app.data_dir().join("credential.key")).unwrap();
+    let store = SqliteStore::open(&app.data_dir().join("runit.db"), sealer.trail_key()).unwrap();
+    let registration = Registration {
+        id,
+        provider: "gpu-box".parse().unwrap(),
+        provider_secret: SecretHash::of("secret"),
+        provider_key: Some(key_id.parse().unwrap()),
+        offer: Offer {
+            upstream: UpstreamUrl::parse(UPSTREAM, &UpstreamPolicy::default()).unwrap(),
+            sealed_credential: sealer.seal(id, &Secret::new("jupyter-secret")).unwrap(),
+            credential_hash: SecretHash::of("jupyter-secret"),
+            hardware: None,
+            pricing: None,
+        },
+        cap_bytes: 1,
+    };
+    store.register(registration, Timestamp::from_unix_ms(1_795_334_400_000)).await.unwrap();
+    let gone = async {
+        while store.session(id).await.unwrap().unwrap().status() != SessionStatus::Removed {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the sweeper removes it");
+    app.swept().await; // the event follows the change
+    assert_eq!(app.events(&["SESSION_REMOVED"]).await.len(), 1);
 }

@@ -188,6 +188,21 @@ fn a_silent_provider_is_removed_and_comes_back_dirty_with_the_same_workspace() {
 }
 
 #[test]
+fn a_revoked_key_takes_the_session_that_was_last_registered_with_it() {
+    let key = |number| KeyId::from_uuid(Uuid::from_u128(number));
+    let mut session = ready();
+    assert_eq!(session.apply(Change::KeyRevoked(key(1)), at(2)), Err(Refusal::StillPresent), "registered without one");
+    let again = |session: &mut Session, key| {
+        session.register_again(&"p".parse().expect("valid"), SecretHash::of("provider"), Some(key), offer("one"), at(3))
+    };
+    again(&mut session, key(1)).expect("the same agent");
+    again(&mut session, key(2)).expect("the same agent");
+    assert_eq!(session.apply(Change::KeyRevoked(key(1)), at(4)), Err(Refusal::StillPresent), "it has the next one");
+    session.apply(Change::KeyRevoked(key(2)), at(5)).expect("its key");
+    assert_eq!(session.status(), SessionStatus::Removed);
+}
+
+#[test]
 fn an_agent_that_restarts_with_a_fresh_workspace_is_ready_at_once() {
     let mut session = locked();
     session.apply(Change::Remove, at(3)).expect("deregistered");
