@@ -306,7 +306,7 @@ impl Control {
     /// The metrics as they are now.
     pub fn gather(&self) -> Vec<MetricFamily> {
         let forfeited = self.sessions.store.forfeited_bytes();
-        self.metrics.gather(self.sessions.directory.counts(), forfeited)
+        self.metrics.gather(self.sessions.directory.counts(), forfeited, self.sessions.store.silence())
     }
 
     /// Sessions that nobody can serve any more are removed, so that their agents are told to register again.

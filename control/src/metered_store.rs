@@ -106,6 +106,10 @@ impl Store for MeteredStore {
         self.inner.changes()
     }
 
+    fn silence(&self) -> Duration {
+        self.inner.silence()
+    }
+
     async fn has_turn(&self, turn: Turn) -> Result<bool, StoreError> {
         self.metered("has_turn", self.inner.has_turn(turn)).await
     }

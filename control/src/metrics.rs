@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     sessions: IntGaugeVec,
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
+    store_silence: Gauge,
     forfeited: IntCounter,
     webhooks: IntCounterVec,
     webhook_lag: GaugeVec,
@@ -58,6 +59,10 @@ impl Metrics {
                 &["operation"],
             )?,
             store_errors: counter("runit_store_errors_total", "Failures of the store, by operation", &["operation"])?,
+            store_silence: Gauge::new(
+                "runit_store_silence_seconds",
+                "For how long the shared store has told of nothing, not even that nothing has changed; 0 for a node's own",
+            )?,
             webhooks: counter(
                 "runit_webhook_attempts_total",
                 "Attempts to deliver webhooks, by target and outcome",
@@ -92,6 +97,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.sessions.clone()))?;
         metrics.registry.register(Box::new(metrics.store_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.store_errors.clone()))?;
+        metrics.registry.register(Box::new(metrics.store_silence.clone()))?;
         metrics.registry.register(Box::new(metrics.forfeited.clone()))?;
         for kind in EventKind::ALL {
             metrics.events.with_label_values(&[kind.as_str()]);
@@ -154,8 +160,9 @@ impl Metrics {
         }
     }
 
-    /// All metrics, with the sessions counted now and the bytes forfeited so far.
-    pub(crate) fn gather(&self, counts: Counts, forfeited: u64) -> Vec<MetricFamily> {
+    /// All metrics, with the sessions counted now, the bytes forfeited so far, and how long the store has been silent.
+    pub(crate) fn gather(&self, counts: Counts, forfeited: u64, silence: Duration) -> Vec<MetricFamily> {
+        self.store_silence.set(silence.as_secs_f64());
         self.forfeited.inc_by(forfeited.saturating_sub(self.forfeited.get()));
         for (status, count) in [
             (SessionStatus::Ready, counts.ready),

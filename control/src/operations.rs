@@ -22,7 +22,7 @@ use crate::keys::{Denied, MakeError};
 /// Sessions that one question to the store is about: others who ask it wait no longer than for so many.
 const AT_ONCE: usize = 256;
 /// Rounds that may fail or be late before this process counts as not ready, and no less than so long.
-const LATE_ROUNDS: u64 = 20;
+const LATE_ROUNDS: u32 = 20;
 const LATE: Duration = Duration::from_secs(10);
 
 /// When this process last took over what others have changed, in ms since 1970. Relaxed: it guards nothing.
@@ -161,8 +161,7 @@ impl Control {
     pub(crate) async fn is_ready(&self) -> Result<(), &'static str> {
         let now = self.sessions.clock.now();
         let interval = Duration::from_millis(self.settings.load().control.sweep_interval_ms);
-        let patience = LATE.max(interval.saturating_mul(u32::try_from(LATE_ROUNDS).unwrap_or(u32::MAX)));
-        if now.since(self.swept.at()) > patience {
+        if !keeps_up(now.since(self.swept.at()), self.sessions.store.silence(), interval) {
             return Err("directory");
         }
         self.sessions.store.probe(now).await.map_err(|_| "store")
@@ -187,10 +186,30 @@ impl Control {
     }
 }
 
+/// Whether what is known of others is not too old: by rounds that are to come at this interval, and by a store that tells of
+/// changes itself.
+fn keeps_up(since_round: Duration, silence: Duration, interval: Duration) -> bool {
+    since_round <= LATE.max(interval.saturating_mul(LATE_ROUNDS)) && silence <= LATE
+}
+
 fn about(kind: EventKind, key: &Key, now: Timestamp) -> SecurityEvent {
     let event = SecurityEvent::new(kind, now).key(key.id);
     match &key.holder {
         KeyHolder::Provider(provider) => event.provider(provider.clone()),
         KeyHolder::Operator { .. } => event,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_up_while_rounds_come_and_the_store_is_not_silent() {
+        let seconds = Duration::from_secs;
+        assert!(keeps_up(seconds(10), seconds(10), seconds(1) / 2));
+        assert!(!keeps_up(seconds(11), seconds(0), seconds(1) / 2));
+        assert!(keeps_up(seconds(11), seconds(0), seconds(1)), "twenty rounds may be late");
+        assert!(!keeps_up(seconds(0), seconds(11), seconds(1)), "whatever the rounds say");
     }
 }

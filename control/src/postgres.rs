@@ -49,6 +49,7 @@ pub use connect::PostgresSettings;
 use connect::{Connector, in_time};
 pub use import::ImportError;
 use ledger_rows::{Known, Memory, Replacement};
+use listening::Heard;
 use session_rows::Versioned;
 
 use crate::sqlite::Contents;
@@ -66,6 +67,7 @@ pub struct PostgresStore {
     /// Tells this store's notifications from those of others.
     id: Uuid,
     ledgers: Memory,
+    heard: Heard,
     /// Relaxed: a count for operators.
     forfeited: AtomicU64,
 }
@@ -164,6 +166,7 @@ impl PostgresStore {
             appending: tokio::sync::Mutex::default(),
             id: Uuid::new_v4(),
             ledgers: Memory::new(),
+            heard: Heard::now(),
             forfeited: AtomicU64::new(0),
         })
     }
@@ -339,7 +342,11 @@ impl Store for PostgresStore {
     }
 
     fn changes(&self) -> BoxStream<'static, Elsewhere> {
-        listening::changes(self.connector.clone(), self.id)
+        listening::changes(self.connector.clone(), self.id, self.heard.clone())
+    }
+
+    fn silence(&self) -> Duration {
+        self.heard.silence()
     }
 
     async fn has_turn(&self, turn: Turn) -> Result<bool, StoreError> {

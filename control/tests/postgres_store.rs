@@ -9,7 +9,7 @@ mod postgres;
 mod postgres_migrations;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use postgres::Postgres;
@@ -61,6 +61,30 @@ async fn one_of_two_nodes_has_a_turn_and_a_change_of_keys_is_told_to_the_other()
     assert_eq!(heard.next().await, Some(Elsewhere::Keys), "and of its own not");
     first.register(store_contract::registration(1, "one"), store_contract::at(3)).await.unwrap();
     assert_eq!(heard.next().await, Some(Elsewhere::Session(store_contract::id(1))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_silent_until_it_is_listened_to_and_not_while_nothing_happens() {
+    let postgres = Postgres::start();
+    let store = postgres.open();
+    let mut changes = store.changes();
+    while store.silence() < Duration::from_millis(50) {
+        tokio::task::yield_now().await;
+    }
+    let asked = Instant::now();
+    assert_eq!(changes.next().await, Some(Elsewhere::Anything));
+    assert!(store.silence() <= asked.elapsed(), "heard when it began to listen");
+
+    let listening = tokio::spawn(async move { changes.next().await });
+    let mut before = Duration::ZERO;
+    let signs_of_life = async {
+        while store.silence() >= before {
+            before = store.silence();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), signs_of_life).await.expect("asked for a sign of life");
+    assert!(!listening.is_finished(), "nothing has changed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,6 +170,12 @@ pub trait Store: Send + Sync + 'static {
         stream::pending().boxed()
     }
 
+    /// For how long [`Self::changes`] has heard nothing from the store, not even that there is no change: what is known of
+    /// others is that old. Nothing for a store that does not tell by itself.
+    fn silence(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether it is this process's turn; of several that share a store it is one's, for 10 s after it was last asked for.
     async fn has_turn(&self, _turn: Turn) -> Result<bool, StoreError> {
         Ok(true)

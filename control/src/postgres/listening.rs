@@ -4,7 +4,8 @@
 //! lost; after that, every committed change of a session by another store. A connection that is silent is asked for a
 //! sign of life, so that a partition is noticed, and not taken for a quiet time.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream, StreamExt};
 use runit_core::store::Elsewhere;
@@ -22,21 +23,46 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// When the connection that listens last said something; clones are the same one.
+#[derive(Clone)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        self.at().elapsed()
+    }
+
+    fn note(&self) {
+        *self.at() = Instant::now();
+    }
+
+    fn at(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One connection that listens.
 struct Listening {
     client: Client,
     messages: mpsc::UnboundedReceiver<AsyncMessage>,
 }
 
-/// Changes by other stores than `own`, for ever.
-pub(super) fn changes(connector: Connector, own: Uuid) -> BoxStream<'static, Elsewhere> {
+/// Changes by other stores than `own`, for ever. `heard` is kept for as long as somebody takes them.
+pub(super) fn changes(connector: Connector, own: Uuid, heard: Heard) -> BoxStream<'static, Elsewhere> {
     let own = own.to_string();
-    stream::unfold((connector, own, None), |(connector, own, listening)| async move {
+    stream::unfold((connector, own, heard, None), |(connector, own, heard, listening)| async move {
         let mut listening: Option<Listening> = listening;
         loop {
             let Some(open) = &mut listening else {
                 match listen(&connector).await {
-                    Ok(open) => return Some((Elsewhere::Anything, (connector, own, Some(open)))),
+                    Ok(open) => {
+                        heard.note();
+                        return Some((Elsewhere::Anything, (connector, own, heard, Some(open))));
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "changes of other nodes are not heard of");
                         tokio::time::sleep(RETRY).await;
@@ -44,8 +70,8 @@ pub(super) fn changes(connector: Connector, own: Uuid) -> BoxStream<'static, Els
                     }
                 }
             };
-            match next(open, &own).await {
-                Some(change) => return Some((change, (connector, own, listening))),
+            match next(open, &own, &heard).await {
+                Some(change) => return Some((change, (connector, own, heard, listening))),
                 None => listening = None,
             }
         }
@@ -61,14 +87,17 @@ async fn listen(connector: &Connector) -> Result<Listening, DbError> {
 }
 
 /// The next change; none when the connection has ended.
-async fn next(listening: &mut Listening, own: &str) -> Option<Elsewhere> {
+async fn next(listening: &mut Listening, own: &str, heard: &Heard) -> Option<Elsewhere> {
     loop {
         let Ok(message) = tokio::time::timeout(QUIET, listening.messages.recv()).await else {
             in_time(async { Ok(listening.client.batch_execute("").await?) }).await.ok()?;
+            heard.note();
             continue;
         };
+        let message = message?;
+        heard.note();
         // Other messages are notices.
-        let AsyncMessage::Notification(notification) = message? else { continue };
+        let AsyncMessage::Notification(notification) = message else { continue };
         let Some((store, session)) = notification.payload().split_once(':') else { continue };
         if store == own {
             continue;
