@@ -152,12 +152,10 @@ impl Metrics {
         self.webhook_lag.with_label_values(&[receiver]).set(lag.as_secs_f64());
     }
 
-    /// One answer of the store.
+    /// One answer of the store. Its failures are counted from 0 on, or a first burst would be no increase.
     pub(crate) fn store(&self, operation: &'static str, took: Duration, failed: bool) {
         self.store_seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
-        if failed {
-            self.store_errors.with_label_values(&[operation]).inc();
-        }
+        self.store_errors.with_label_values(&[operation]).inc_by(failed.into());
     }
 
     /// All metrics, with the sessions counted now, the bytes forfeited so far, and how long the store has been silent.
@@ -172,5 +170,24 @@ impl Metrics {
             self.sessions.with_label_values(&[status.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.registry.gather()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_an_operation_are_there_before_the_first_one() {
+        let metrics = Metrics::new().expect("no name twice");
+        let failures = || {
+            let families = metrics.gather(Counts::default(), 0, Duration::ZERO);
+            let errors = families.iter().find(|family| family.name() == "runit_store_errors_total")?;
+            Some(errors.get_metric()[0].get_counter().get_value())
+        };
+        metrics.store("grant", Duration::ZERO, false);
+        assert_eq!(failures(), Some(0.0));
+        metrics.store("grant", Duration::ZERO, true);
+        assert_eq!(failures(), Some(1.0));
     }
 }
