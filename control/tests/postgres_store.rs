@@ -17,6 +17,7 @@ use runit_control::anchors;
 use runit_control::moving::{MoveError, move_store};
 use runit_control::postgres::{ImportError, OpenError, PostgresStore};
 use runit_control::sqlite::{CareError, SqliteStore};
+use runit_core::Secret;
 use runit_core::key::{KeyHolder, Role};
 use runit_core::limit::Limit;
 use runit_core::session::Change;
@@ -121,6 +122,37 @@ async fn a_limit_holds_for_all_nodes_together() {
     while !is_admitted(nodes[1].admit(&brief, now).await.unwrap()) {}
     nodes[1].forget_removed(now).await.unwrap();
     assert!(!is_admitted(nodes[0].admit(&rate, now).await.unwrap()), "only what is over is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_may_take_longer_than_other_statements() {
+    use store_contract::trail_key;
+    let postgres = Postgres::start();
+    let by_hand = postgres.by_hand().await;
+    // As if another node migrated, which takes its time.
+    by_hand.batch_execute("SELECT pg_advisory_lock(125848689144833)").await.unwrap();
+    let settings = postgres.settings();
+    let connecting = tokio::spawn(async move { PostgresStore::connect(&settings, trail_key()).await.map(drop) });
+    let long = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() > query_start + '6 s'::interval";
+    while by_hand.query(long, &[]).await.unwrap().is_empty() {
+        assert!(!connecting.is_finished(), "{:?}", connecting.await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    by_hand.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    connecting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_url_asks_of_the_database_is_added_to_what_the_store_needs() {
+    use store_contract::trail_key;
+    let postgres = Postgres::start();
+    let by_hand = postgres.by_hand().await;
+    by_hand.batch_execute("CREATE SCHEMA notebooks").await.unwrap();
+    let mut settings = postgres.settings();
+    settings.url = Secret::new(format!("{}?options=-c%20search_path%3Dnotebooks", settings.url.expose()));
+    let store = PostgresStore::connect(&settings, trail_key()).await.unwrap();
+    by_hand.query_one("SELECT FROM notebooks.sessions HAVING count(*) = 0", &[]).await.expect("its tables are there");
+    drop(store);
 }
 
 /// What a node leaves behind: sessions in each state, a lease that is open, usage, events, keys, and a receiver's place.

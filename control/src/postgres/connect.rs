@@ -26,6 +26,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections of one node; each carries one statement at a time.
 const CONNECTIONS: usize = 8;
 
+/// After what the URL asks for, of which the last one counts: a grant is durable before it is spent, whatever the server's
+/// default is; no statement outlives its caller.
+const OPTIONS: &str = "-c synchronous_commit=on -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000";
+
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
@@ -52,6 +56,7 @@ impl Connector {
     pub(super) fn new(settings: &PostgresSettings) -> Result<Self, OpenError> {
         let mut config: Config = settings.url.expose().parse().map_err(OpenError::Url)?;
         let asked = config.get_ssl_mode();
+        let options = format!("{} {OPTIONS}", config.get_options().unwrap_or_default());
         config
             .application_name("runit")
             .connect_timeout(PATIENCE)
@@ -62,8 +67,7 @@ impl Connector {
                 (None, SslMode::Require) => return Err(OpenError::NoRoots),
                 (None, _) => SslMode::Disable,
             })
-            // A grant is durable before it is spent, whatever the server's default is; no statement outlives its caller.
-            .options("-c synchronous_commit=on -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000");
+            .options(options);
         Ok(Self { config, tls: tls(settings)?, runtime: Handle::current() })
     }
 

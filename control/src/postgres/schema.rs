@@ -47,6 +47,8 @@ async fn version(client: &Client) -> Result<i64, DbError> {
 
 async fn apply_next(client: &mut Client) -> Result<bool, OpenError> {
     let transaction = client.transaction().await.map_err(DbError::from)?;
+    // A large table takes its time, and so does a node that migrates before this one.
+    transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(DbError::from)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATING]).await.map_err(DbError::from)?;
     transaction
         .batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)")
