@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_secs(3);
 /// Events that are read at one time.
 const PAGE: u32 = 64;
+/// So many events that are none of a target's move its cursor: else they would be read again at each look.
+const PASSED_OVER: u64 = 1_000;
 
 /// A receiver.
 #[derive(Debug, Clone)]
@@ -193,6 +195,8 @@ impl Webhooks {
             self.store.save_webhook_cursor(target.name.clone(), head).await?;
             return Ok(false);
         };
+        // Read first: what comes while the trail is looked at is not passed over.
+        let head = self.store.trail_marks().await?.head.mark.place;
         let filter = EventFilter { kinds: target.kinds.clone(), ..EventFilter::default() };
         let events = self.store.find_events(filter, EventsFrom::After(cursor), PAGE).await?;
         for event in &events {
@@ -200,6 +204,9 @@ impl Webhooks {
                 return Ok(false);
             }
             self.store.save_webhook_cursor(target.name.clone(), event.place).await?;
+        }
+        if events.is_empty() && head.saturating_sub(cursor) >= PASSED_OVER {
+            self.store.save_webhook_cursor(target.name.clone(), head).await?;
         }
         Ok(!events.is_empty())
     }

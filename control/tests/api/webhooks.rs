@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runit_config::{Secret, WebhookTarget};
+use runit_core::Timestamp;
+use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::webhook::{Message, WebhookSecret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -186,6 +188,28 @@ async fn what_was_not_taken_before_a_restart_comes_after_it_under_its_id() {
     let seen = receiver.seen();
     assert!(seen[..3].iter().all(|one| *one == seen[0]), "{seen:?}");
     assert_eq!(seen.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_none_of_a_receivers_is_passed_over_once_and_hides_nothing() {
+    let receiver = Receiver::start(|_| answer("200 OK")).await;
+    let app = TestApp::with(|settings| {
+        settings.upstream.plain_http_hosts = vec!["127.0.0.1".into()];
+        settings.webhooks.targets = vec![receiver.target("ops")];
+    })
+    .await;
+    let cursor = async |reached: u64| {
+        while app.webhook_cursor("ops").await.is_none_or(|cursor| cursor < reached) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    cursor(0).await;
+    let removed = SecurityEvent::new(EventKind::SessionRemoved, Timestamp::default());
+    app.authority().record(vec![removed; 1_500]).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), cursor(1_500)).await.expect("the cursor moves on");
+    assert!(receiver.seen().is_empty());
+    app.register().await;
+    eventually("the next event of its kind", || receiver.bodies().len() == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
