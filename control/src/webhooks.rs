@@ -211,9 +211,13 @@ impl Webhooks {
         Ok(!events.is_empty())
     }
 
-    /// Of several processes that share the store one serves a receiver.
+    /// Of several processes that share the store one serves a receiver, and knows how far it is behind.
     async fn has_turn(&self, target: &Target) -> Result<bool, StoreError> {
-        self.store.has_turn(Turn::Webhook(target.name.clone())).await
+        let has_turn = self.store.has_turn(Turn::Webhook(target.name.clone())).await?;
+        if !has_turn {
+            self.metrics.webhook_lag(&target.name, Duration::ZERO);
+        }
+        Ok(has_turn)
     }
 
     /// Waits; false when another process has taken over meanwhile.

@@ -137,6 +137,8 @@ def toml(settings):
                 + ", ".join(f"{key} = {text(one)}" for key, one in value.items())
                 + " }"
             )
+        if isinstance(value, list):
+            return "[" + ", ".join(text(one) for one in value) + "]"
         return json.dumps(value)
 
     sections = {}
