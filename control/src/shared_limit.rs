@@ -44,13 +44,16 @@ impl<K: Hash + Eq + Clone + Display> SharedLimit<K> {
             return Ok(verdict);
         }
         let rate = SharedRate { name: self.name, whom: key.to_string(), limit: self.limit() };
-        match store.admit(&rate, now).await? {
-            SharedVerdict::Admitted(_) => Ok(verdict),
-            SharedVerdict::TooMany { next_free, first } => {
-                self.log().forgive(key, verdict.at);
-                Ok(Verdict { admitted: false, remaining: 0, next_free, first_refusal: first, ..verdict })
-            }
+        let shared = store.admit(&rate, now).await;
+        if !matches!(shared, Ok(SharedVerdict::Admitted(_))) {
+            self.log().forgive(key, verdict.at);
         }
+        Ok(match shared? {
+            SharedVerdict::Admitted(_) => verdict,
+            SharedVerdict::TooMany { next_free, first } => {
+                Verdict { admitted: false, remaining: 0, next_free, first_refusal: first, ..verdict }
+            }
+        })
     }
 
     /// Whole values only, so a panic elsewhere has not harmed them.

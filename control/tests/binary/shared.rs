@@ -86,3 +86,25 @@ async fn the_shared_store_is_looked_at_and_its_usage_written_but_it_is_copied_by
     let (code, text) = run(directory, "postgres://postgres@127.0.0.1:1/postgres", &["check"]);
     assert_eq!(code, Some(2), "nobody is there: {text}");
 }
+
+#[tokio::test]
+async fn what_the_store_could_not_count_uses_up_no_limit() {
+    let (directory, postgres) = (tempfile::tempdir().unwrap(), Postgres::start());
+    let url = postgres.settings().url.expose().to_owned();
+    let limit = "{ requests = 3, seconds = 3600 }";
+    let environment = [("RUNIT_STORE__URL", &*url), ("RUNIT_CONTROL__CREATION_LIMIT", limit)];
+    let program = Program::start_with(directory.path(), &environment);
+    let offer = json!({ "providerId": "p", "publicUrl": "https://a-b-c.trycloudflare.com", "token": "t" });
+    let statuses = async |count| {
+        let mut statuses = Vec::new();
+        for _ in 0..count {
+            statuses.push(program.call("/provider/session", &offer, None).await.0);
+        }
+        statuses
+    };
+    let by_hand = postgres.by_hand().await;
+    by_hand.batch_execute("ALTER TABLE rates RENAME TO away").await.unwrap();
+    assert_eq!(statuses(5).await, [503; 5]);
+    by_hand.batch_execute("ALTER TABLE away RENAME TO rates").await.unwrap();
+    assert_eq!(statuses(4).await, [200, 200, 200, 429]);
+}
