@@ -81,13 +81,14 @@ impl Control {
     /// Forgets sessions that were removed long ago, and old events, or hostile registrations would fill the disk; and
     /// usage records, where the settings say so.
     async fn forget(&self) -> Result<(), StoreError> {
+        // Each process has reports of its own.
+        self.reports.retain(&self.sessions.directory.sessions().iter().map(|session| session.id).collect());
         if !self.sessions.store.has_turn(Turn::Sweep).await? {
             return Ok(());
         }
         let now = self.sessions.clock.now();
         let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(millis(TOMBSTONES)));
         self.sessions.store.forget_removed(before).await?;
-        self.reports.retain(&self.sessions.directory.sessions().iter().map(|session| session.id).collect());
         let audit = self.settings.load().audit.clone();
         while self.sessions.store.prune_events(audit.keep_events, days_before(now, audit.keep_days)).await? > 0 {}
         if let Some(days) = audit.keep_usage_days {
