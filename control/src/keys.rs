@@ -83,7 +83,7 @@ impl Keys {
             return Err(Denied::NoKey { presented: true });
         };
         // It was no guess.
-        guesses.forgive(&network, now);
+        guesses.forgive(&network, verdict.at);
         if granted >= role { Ok(operator) } else { Err(Denied::Role(operator)) }
     }
 
@@ -169,5 +169,26 @@ impl Keys {
 
     fn replace(&self, keys: HashMap<SecretHash, Key>) {
         *self.by_hash.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::SqliteStore;
+    use runit_core::RenterAddress;
+    use runit_core::trail::TrailKey;
+
+    #[tokio::test]
+    async fn a_right_key_is_no_guess_also_after_the_clock_has_stepped_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("runit.db"), TrailKey::new([7; 32])).unwrap();
+        let key = Secret::new("configured");
+        let keys = Keys::load(Arc::new(store), Some(key.hash())).await.unwrap();
+        let network = RenterAddress::new([127, 0, 0, 1].into()).network();
+        for step in (0..2 * u64::from(GUESSES.requests)).rev() {
+            let now = Timestamp::from_unix_ms(1_795_334_400_000 + step * 60_000);
+            assert_eq!(keys.operator(Some(&key), Role::Read, network, now), Ok(Operator::Configured), "{step}");
+        }
     }
 }
