@@ -167,7 +167,8 @@ impl Control {
         let configured = settings.load().gateway.operator_key.as_ref().map(Secret::hash);
         let keys = Arc::new(Keys::load(Arc::clone(&sessions.store), configured).await?);
         trail.count_past(started_at).await?;
-        let hearing = Arc::new(Hearing::new(started_at, Instant::now()));
+        let interval = Duration::from_millis(settings.load().control.sweep_interval_ms);
+        let hearing = Arc::new(Hearing::new(started_at, Instant::now(), interval));
         let (heartbeats, swept, reports) = Default::default();
         let control = Self {
             sessions,

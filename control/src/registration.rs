@@ -4,6 +4,7 @@
 //! out once, and kept as a hash.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::session::{Change, Offer, Session, SessionStatus, base_path};
@@ -130,8 +131,12 @@ impl Control {
         Ok(())
     }
 
-    /// The agent is there; answers the session as the directory has it.
+    /// The agent is there; answers the session as the directory has it. Where the store is away for long, nobody else would
+    /// hear of it, nor this process of what others decide: then the agent has to find another one, or wait.
     pub(crate) fn heartbeat(&self, id: SessionId, secret: Option<&Secret>) -> Result<SessionStatus, Problem> {
+        if self.hearing.is_cut_off(Instant::now()) {
+            return Err(Problem::Unavailable);
+        }
         let session = self.owned(id, secret)?;
         self.heartbeats.note(id, self.sessions.clock.now());
         Ok(session.status())

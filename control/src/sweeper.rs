@@ -101,7 +101,9 @@ impl Control {
     pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
         self.heartbeats.flush(&*self.sessions.store).await?;
         let now = self.catch_up().await?;
-        if !self.sessions.store.has_turn(Turn::Sweep).await? {
+        let has_turn = self.sessions.store.has_turn(Turn::Sweep).await?;
+        self.hearing.reached(Instant::now());
+        if !has_turn {
             return Ok(());
         }
         while self.sessions.store.expire_leases(now).await? > 0 {}
@@ -167,7 +169,11 @@ impl Control {
         if is_silence && self.heartbeats.is_noted(id) {
             return false;
         }
-        match self.sessions.change(id, change).await {
+        let changed = self.sessions.change(id, change).await;
+        if !matches!(changed, Err(ChangeError::Store(_))) {
+            self.hearing.reached(Instant::now());
+        }
+        match changed {
             Ok(session) => {
                 let now = self.sessions.clock.now();
                 let event = match is_silence {

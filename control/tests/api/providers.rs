@@ -344,3 +344,29 @@ async fn a_waiting_heartbeat_does_not_keep_the_control_plane_from_stopping() {
     app.stop().await;
     assert_eq!(waiting.await.unwrap()["status"], "READY");
 }
+
+#[tokio::test]
+async fn heartbeats_that_nobody_else_would_hear_of_are_refused_until_they_can_be_written_again() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    let client = app.client(1);
+    let beat = async || {
+        let body = json!({ "sessionId": session.id });
+        client.post_as("/provider/heartbeat", &session.secret, body).await
+    };
+    let until = async |status: u16| {
+        let started = Instant::now();
+        while beat().await.status != status {
+            assert!(started.elapsed() < Duration::from_secs(60), "no {status}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let db = rusqlite::Connection::open(app.data_dir().join("runit.db")).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    beat().await.expect(200);
+    until(503).await;
+    beat().await.expect_problem(503, "temporarily unavailable", "unavailable");
+    db.execute_batch("ROLLBACK").unwrap();
+    until(200).await;
+    assert_eq!(app.status(&session).await, "READY");
+}

@@ -219,6 +219,33 @@ def test_a_fault_under_load_costs_no_byte_too_many_and_hides_none(nodes, postgre
     nodes[0].deregister(session)
 
 
+def test_a_node_that_is_cut_off_decides_nothing(nodes, provider):
+    session = registered(nodes, provider)
+    cut_off = nodes[1]
+    client = renter(session["accessToken"], RENTERS[0])
+    offer = {"providerId": "e2e", "publicUrl": provider.url, "token": "t"}
+
+    def heartbeat():
+        return requests.post(
+            f"{cut_off.control_url}/provider/heartbeat",
+            json={"sessionId": session["sessionId"]},
+            headers={"Authorization": f"Bearer {session['providerSecret']}"},
+            timeout=60,
+        ).status_code
+
+    cut_off.machine.cut_off()
+    try:
+        claim = client.get(f"{cut_off.gateway_url}/s/{session['sessionId']}/x", timeout=60)
+        assert claim.status_code == 503, claim.text
+        registration = requests.post(f"{cut_off.control_url}/provider/session", json=offer, timeout=60)
+        assert registration.status_code == 503, registration.text
+        eventually("heartbeats are for another node", lambda: heartbeat() == 503, BACK_SECONDS)
+    finally:
+        cut_off.machine.join()
+    eventually("heartbeats are heard again", lambda: heartbeat() == 200, BACK_SECONDS)
+    nodes[0].deregister(session)
+
+
 def test_a_history_with_two_holders_is_found_out():
     history = History()
     history.operations = [Operation("claim", "a", 0, 1), Operation("release", "a", 5, 6), Operation("claim", "b", 2, 3)]
