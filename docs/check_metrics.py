@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Whether docs/METRICS.md names the metrics, and the reasons of refusals and cuts, that the code has, and no others.
+"""Whether docs/METRICS.md names the metrics, and the reasons of refusals and cuts, that the code has, and no others; and whether
+there is a rule for each metric that it says to be alerted on.
 
 check_metrics.py
 """
@@ -48,6 +49,13 @@ def main():
             if f'"{name.removesuffix("_bucket")}"' not in code
         ),
     ]
+    rules = read("config/prometheus/alerts.yml")
+    problems += (
+        f"metric {name} is to be alerted on, and no rule does"
+        for row in re.findall(r"^\| `.*\*\*alert.*", document, re.MULTILINE | re.IGNORECASE)
+        for name in re.findall(f"`({METRIC})`", row.split(" | ")[0])
+        if not re.search(rf"\b{name}\b", rules)
+    )
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:

@@ -99,6 +99,9 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.store_errors.clone()))?;
         metrics.registry.register(Box::new(metrics.store_silence.clone()))?;
         metrics.registry.register(Box::new(metrics.forfeited.clone()))?;
+        for outcome in ["replaced", "broken"] {
+            metrics.certificates.with_label_values(&[outcome]);
+        }
         for kind in EventKind::ALL {
             metrics.events.with_label_values(&[kind.as_str()]);
         }

@@ -117,11 +117,15 @@ impl Metrics {
                 Unwelcome::ALL.iter().for_each(|why| drop(unwelcome.with_label_values(&[why.label()])));
                 unwelcome
             },
-            certificates: counters(
-                "runit_gateway_tls_certificate_changes_total",
-                "Changes of the certificate's files, by outcome.",
-                "outcome",
-            )?,
+            certificates: {
+                let certificates = counters(
+                    "runit_gateway_tls_certificate_changes_total",
+                    "Changes of the certificate's files, by outcome.",
+                    "outcome",
+                )?;
+                ["replaced", "broken"].iter().for_each(|outcome| drop(certificates.with_label_values(&[outcome])));
+                certificates
+            },
             certificate_expiry: {
                 let expiry = Gauge::new(
                     "runit_gateway_tls_certificate_expiry_timestamp_seconds",
