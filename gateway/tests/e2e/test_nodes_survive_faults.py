@@ -16,6 +16,7 @@ from lock_history import History, Operation
 from postgres import Postgres
 from provider import Provider
 from test_cap_is_exact_over_parallel_connections import in_parallel
+from test_several_nodes_share_one_cap import assert_a_release_ends_them_in_time, use_up_the_cap
 from world import PROVIDER, RENTERS, World
 
 CAP_BYTES = 24_000_000
@@ -117,6 +118,32 @@ def test_nodes_with_addresses_of_their_own_give_exactly_the_cap(nodes, provider)
     provider.hold(6)
     assert rest_of_the_cap(nodes, session) == CAP_BYTES
     nodes[0].deregister(session)
+
+
+@pytest.mark.parametrize("run", range(20))
+def test_http_and_websockets_at_nodes_with_addresses_of_their_own_use_exactly_the_cap(nodes, provider, run):
+    session = registered(nodes, provider)
+    use_up_the_cap(nodes, provider, session, CAP_BYTES, nodes[run % 3], RENTERS[0])
+    nodes[0].deregister(session)
+
+
+def test_a_lock_holds_at_every_node_against_another_address(nodes, provider):
+    session = registered(nodes, provider)
+
+    def get(node, address):
+        url = f"{node.gateway_url}/s/{session['sessionId']}/x"
+        return renter(session["accessToken"], address).get(url, timeout=BACK_SECONDS)
+
+    assert get(nodes[0], RENTERS[0]).status_code == 200
+    for node in nodes:
+        refused = get(node, RENTERS[1])
+        assert refused.status_code == 403, refused.text
+        assert get(node, RENTERS[0]).status_code == 200
+    nodes[0].deregister(session)
+
+
+def test_a_release_ends_idle_websockets_at_every_node(nodes, provider):
+    assert_a_release_ends_them_in_time(nodes, provider, RENTERS[0])
 
 
 def kill_a_node(nodes, _postgres):

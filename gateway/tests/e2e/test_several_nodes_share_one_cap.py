@@ -17,6 +17,8 @@ CAP_BYTES = 5_000_000
 CONNECTIONS_EACH = 8
 # What a change takes to be heard of by another node, on a machine that is busy with other things as well.
 HEARD_SECONDS = 20
+RELEASE_SECONDS = 1
+RELEASE_TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,19 @@ def registered(nodes, provider):
     return session
 
 
-@pytest.mark.parametrize("run", range(20))
-def test_a_renter_at_all_nodes_at_once_gets_exactly_the_cap(nodes, provider, run):
+def whole_cap(node, session, cap_bytes):
+    """The use of a session whose cap is used, once the ledger has all of it."""
+
+    def settled():
+        usage = node.usage(session["accessToken"])
+        assert usage.total == cap_bytes, usage
+        return usage
+
+    return eventually("the ledger says so", settled, 60)
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_downloads_at_all_nodes_at_once_move_exactly_the_cap(nodes, provider, run):
     session = registered(nodes, provider)
     provider.hold(CONNECTIONS_EACH * len(nodes))
     tallies = in_parallel(
@@ -73,14 +86,34 @@ def test_a_renter_at_all_nodes_at_once_gets_exactly_the_cap(nodes, provider, run
     )
     assert not any(tally.refused for tally in tallies), tallies
     assert sum(tally.sent + tally.received for tally in tallies) == CAP_BYTES
-
-    def whole_cap():
-        usage = nodes[run % 3].usage(session["accessToken"])
-        assert usage.total == CAP_BYTES, usage
-        return usage
-
-    usage = eventually("the ledger says so", whole_cap, 60)
+    usage = whole_cap(nodes[run], session, CAP_BYTES)
     assert usage.bytes_out == sum(tally.received for tally in tallies)
+    nodes[0].deregister(session)
+
+
+def use_up_the_cap(nodes, provider, session, cap_bytes, asked, source="127.0.0.1"):
+    """Downloads, uploads and echoes of WebSockets at all nodes at once; what clients received and what was counted agree."""
+    kinds = 3 * [wire.download, wire.upload, wire.websocket_echo]
+    provider.hold(len(kinds) * len(nodes))
+    may_go_on = provider.everybody_is_there
+
+    def move(kind, node):
+        waiting = [] if kind is wire.download else [may_go_on]
+        return kind(node, session["sessionId"], session["accessToken"], *waiting, source=source)
+
+    tallies = in_parallel([(move, kind, node) for node in nodes for kind in kinds])
+    assert not any(tally.refused for tally in tallies), tallies
+    usage = whole_cap(asked, session, cap_bytes)
+    received = sum(tally.received for tally in tallies)
+    assert 0 < received <= usage.bytes_out
+    # What the last call of each could send before it failed is not told.
+    assert usage.bytes_in <= sum(tally.sent for tally in tallies) + len(tallies) * len(wire.BLOCK)
+
+
+@pytest.mark.parametrize("run", range(20))
+def test_a_renter_at_all_nodes_at_once_gets_exactly_the_cap(nodes, provider, run):
+    session = registered(nodes, provider)
+    use_up_the_cap(nodes, provider, session, CAP_BYTES, nodes[run % 3])
     nodes[0].deregister(session)
 
 
@@ -95,17 +128,33 @@ def test_a_lock_taken_at_one_node_holds_at_the_others(nodes, provider):
     nodes[0].deregister(session)
 
 
-def test_a_release_at_one_node_ends_idle_websockets_at_the_others(nodes, provider):
+def release_idle_websockets(nodes, provider, source="127.0.0.1"):
+    """How long after a release at the first node the idle WebSockets at all nodes have ended."""
     session = registered(nodes, provider)
     token, path = session["accessToken"], f"/s/{session['sessionId']}/websocket"
-    sockets = [websocket(node, path, token) for node in nodes]
-    nodes[0].release(token)
+    sockets = [websocket(node, path, token, source) for node in nodes]
+    answer = renter(address=source).post(f"{nodes[0].control_url}/renter/release/{token}", timeout=HEARD_SECONDS)
     released = time.monotonic()
+    assert answer.status_code == 200, answer.text
     for one in sockets:
         one.settimeout(HEARD_SECONDS)
         assert ends(one), "an idle WebSocket outlived the release"
-    print(f"all ended {time.monotonic() - released:.2f} s after the release")
+    took = time.monotonic() - released
     nodes[0].deregister(session)
+    return took
+
+
+def assert_a_release_ends_them_in_time(nodes, provider, source="127.0.0.1"):
+    """Each time in the end, and at least once within the second that a machine gives which is not busy with other things."""
+    tries = []
+    while not tries or min(tries) > RELEASE_SECONDS:
+        assert len(tries) < RELEASE_TRIES, f"idle WebSockets ended {tries} s after a release"
+        tries.append(release_idle_websockets(nodes, provider, source))
+    print(f"all ended {min(tries):.2f} s after the release")
+
+
+def test_a_release_at_one_node_ends_idle_websockets_at_the_others(nodes, provider):
+    assert_a_release_ends_them_in_time(nodes, provider)
 
 
 def test_registrations_are_limited_at_all_nodes_together(nodes, postgres, tmp_path):
@@ -162,8 +211,8 @@ def test_a_node_that_is_killed_gives_no_byte_twice(nodes, provider):
     nodes[0].deregister(session)
 
 
-def websocket(node, path, token):
-    connection = socket.create_connection(node.address, timeout=60)
+def websocket(node, path, token, source="127.0.0.1"):
+    connection = socket.create_connection(node.address, timeout=60, source_address=(source, 0))
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nHost: {node.address[0]}:{node.address[1]}\r\nConnection: Upgrade\r\n"
         f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n"

@@ -51,6 +51,17 @@ class Connection:
         ]
         return self.send("\r\n".join([*fixed, *lines, "", ""]).encode())
 
+    def upgrade(self):
+        key = base64.b64encode(os.urandom(16)).decode()
+        return self.head(
+            "GET",
+            "/websocket",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+        )
+
     def answer_head(self):
         """The head of the answer; the connection is closed afterwards."""
         with self.socket, self.socket.makefile("rb") as stream:
@@ -88,9 +99,9 @@ def upload_bytes(node, session_id, token, count):
         assert connection.send(bytes(count))
 
 
-def upload(node, session_id, token, may_go_on):
+def upload(node, session_id, token, may_go_on, source="127.0.0.1"):
     """Sends an upload without end for as long as it is taken, once the provider says that all are there."""
-    connection = Connection(node, session_id, token)
+    connection = Connection(node, session_id, token, source)
     connection.head("PUT", "/upload", f"Content-Length: {1 << 40}")
     may_go_on.wait(READ_SECONDS)
     while connection.send(BLOCK):
@@ -102,18 +113,10 @@ def upload(node, session_id, token, may_go_on):
     return connection.tally
 
 
-def websocket_echo(node, session_id, token, may_go_on):
+def websocket_echo(node, session_id, token, may_go_on, source="127.0.0.1"):
     """Sends frames and takes their echoes for as long as it goes."""
-    connection = Connection(node, session_id, token)
-    key = base64.b64encode(os.urandom(16)).decode()
-    connection.head(
-        "GET",
-        "/websocket",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-    )
+    connection = Connection(node, session_id, token, source)
+    connection.upgrade()
     may_go_on.wait(READ_SECONDS)
     frame = masked_frame(BLOCK[:16384])
     received = bytearray()
