@@ -57,6 +57,9 @@ use crate::sqlite::Contents;
 /// How often a change is tried again because another node was faster.
 const ATTEMPTS: usize = 50;
 
+/// Sessions that one statement reads, so that each is answered in time however many there are.
+const LIVE_AT_ONCE: u32 = 2_000;
+
 /// The store of one of many nodes.
 pub struct PostgresStore {
     connector: Connector,
@@ -362,7 +365,16 @@ impl Store for PostgresStore {
     }
 
     async fn live_sessions(&self) -> Result<Vec<Session>, StoreError> {
-        Ok(self.ask(async |db| session_rows::live(&db).await).await?)
+        // What changes between two pages is notified, as what changes after the last one.
+        let mut live: Vec<Session> = Vec::new();
+        loop {
+            let after = live.last().map(|session| session.id);
+            let page = self.ask(async |db| session_rows::live(&db, after, LIVE_AT_ONCE).await).await?;
+            if page.is_empty() {
+                return Ok(live);
+            }
+            live.extend(page);
+        }
     }
 
     async fn due(&self, silent_since: Timestamp, absent_since: Timestamp) -> Result<Vec<SessionId>, StoreError> {

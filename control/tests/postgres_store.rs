@@ -8,6 +8,7 @@ mod store_contract;
 mod postgres;
 mod postgres_migrations;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,6 +154,30 @@ async fn what_the_url_asks_of_the_database_is_added_to_what_the_store_needs() {
     let store = PostgresStore::connect(&settings, trail_key()).await.unwrap();
     by_hand.query_one("SELECT FROM notebooks.sessions HAVING count(*) = 0", &[]).await.expect("its tables are there");
     drop(store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_sessions_are_read_by_pages_each_once() {
+    use store_contract::{at, id, registration};
+    let postgres = Postgres::start();
+    let store = postgres.open();
+    assert_eq!(store.live_sessions().await.unwrap().len(), 0);
+    store.register(registration(1, "one"), at(0)).await.unwrap();
+    store.register(registration(2, "one"), at(0)).await.unwrap();
+    store.change(id(2), Change::Remove, at(1)).await.unwrap();
+    let by_hand = postgres.by_hand().await;
+    let copies = format!(
+        "INSERT INTO sessions (id, version, status, tokens, cap_bytes, removed_at, sealed_credential, document)
+         SELECT md5(n::text)::uuid, version, status, tokens, cap_bytes, removed_at, sealed_credential, document
+         FROM sessions, generate_series(1, 6999) AS n WHERE id = '{}';
+         INSERT INTO presence (session, provider_seen_at) SELECT id, 1 FROM sessions ON CONFLICT DO NOTHING",
+        id(1)
+    );
+    by_hand.batch_execute(&copies).await.unwrap();
+    let live = store.live_sessions().await.unwrap();
+    let ids: HashSet<_> = live.iter().map(|session| session.id).collect();
+    assert_eq!((live.len(), ids.len()), (7_000, 7_000));
+    assert!(!ids.contains(&id(2)), "it is removed");
 }
 
 /// What a node leaves behind: sessions in each state, a lease that is open, usage, events, keys, and a receiver's place.

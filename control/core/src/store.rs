@@ -139,7 +139,8 @@ pub trait Store: Send + Sync + 'static {
     /// The session that a token opens: one that it was issued for, or whose lock it took.
     async fn session_by_token(&self, token: SecretHash) -> Result<Option<Session>, StoreError>;
 
-    /// All sessions that are not removed.
+    /// All sessions that are not removed. Where others use the store too, they are not of one moment: what [`Self::changes`] or
+    /// [`Self::changed_elsewhere`] tells of counts.
     async fn live_sessions(&self) -> Result<Vec<Session>, StoreError>;
 
     /// Sessions for the sweeper to ask about: live ones whose provider was last seen at `silent_since` or before, and

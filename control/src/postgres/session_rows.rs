@@ -38,8 +38,14 @@ pub(super) async fn by_ids(db: &Client, ids: &[SessionId]) -> Result<Vec<Session
     several(db, &format!("{SELECT} WHERE id = ANY($1)"), &[&uuids(ids)]).await
 }
 
-pub(super) async fn live(db: &Client) -> Result<Vec<Session>, DbError> {
-    several(db, &format!("{SELECT} WHERE status <> 'REMOVED'"), &[]).await
+/// Those that are not removed, by id, beginning after `after`.
+pub(super) async fn live(db: &Client, after: Option<SessionId>, limit: u32) -> Result<Vec<Session>, DbError> {
+    let (live, limit) = (format!("{SELECT} WHERE status <> 'REMOVED'"), i64::from(limit));
+    match after {
+        None => several(db, &format!("{live} ORDER BY id LIMIT $1"), &[&limit]).await,
+        // A statement of its own: one that bears with no `after` would not be looked up by index.
+        Some(id) => several(db, &format!("{live} AND id > $2 ORDER BY id LIMIT $1"), &[&limit, &id.as_uuid()]).await,
+    }
 }
 
 /// Sessions by id, beginning after `after`, each as far as it can be read.
