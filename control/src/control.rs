@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,9 +47,14 @@ use crate::webhooks::{Target, TargetError, Webhooks};
 /// Leases stay below 2^31 bytes (see [`LeasePolicy::max_bytes`]), so that two fit into a node's budget.
 const LARGEST_LEASE: u64 = (1 << 31) - 1;
 
-/// The control plane of one process; clones are the same one.
+/// The control plane of one process; clones are the same one. Each layer of the API has one for each request, so a clone is
+/// one count.
 #[derive(Clone)]
-pub struct Control {
+pub struct Control(Arc<Parts>);
+
+/// What a control plane consists of.
+#[derive(Clone)]
+pub struct Parts {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) trail: Arc<Trail>,
     pub(crate) metrics: Arc<Metrics>,
@@ -64,6 +70,14 @@ pub struct Control {
     pub(crate) hearing: Arc<Hearing>,
     pub(crate) started_at: Timestamp,
     pub(crate) gateway_document: Option<Arc<Value>>,
+}
+
+impl Deref for Control {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// The control plane cannot start.
@@ -170,7 +184,7 @@ impl Control {
         let interval = Duration::from_millis(settings.load().control.sweep_interval_ms);
         let hearing = Arc::new(Hearing::new(started_at, Instant::now(), interval));
         let (heartbeats, swept, reports) = Default::default();
-        let control = Self {
+        let control = Self(Arc::new(Parts {
             sessions,
             trail,
             metrics,
@@ -185,14 +199,14 @@ impl Control {
             hearing,
             started_at,
             gateway_document: None,
-        };
+        }));
         control.load().await?;
         Ok(control)
     }
 
     /// The same, with the OpenAPI document of the gateway in this process, which it shows beside its own.
     pub fn beside_gateway(self, document: Value) -> Self {
-        Self { gateway_document: Some(Arc::new(document)), ..self }
+        Self(Arc::new(Parts { gateway_document: Some(Arc::new(document)), ..Parts::clone(&self) }))
     }
 
     /// The listener's certificate, where it has one.
@@ -266,7 +280,7 @@ impl Control {
 
     /// Takes over another certificate when its files change, and shows when it ends.
     async fn watch_certificate(self, mut stop: watch::Receiver<bool>) {
-        let Some(certificate) = self.certificate else { return };
+        let Some(certificate) = self.certificate.clone() else { return };
         self.metrics.certificate(certificate.expires_at());
         let watching = runit_listener::watch(certificate, |certificate, look| {
             self.metrics.certificate(certificate.expires_at());

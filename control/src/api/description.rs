@@ -30,14 +30,14 @@ pub(super) async fn page() -> Response {
 #[utoipa::path(get, path = "/openapi/gateway.json", operation_id = "gatewayOpenapi", tag = "description",
     responses((status = 200, description = "The document", body = Object)))]
 pub(super) async fn gateway_document(State(api): State<Api>) -> Result<Response, Problem> {
-    let document = api.control.gateway_document.ok_or(Problem::NotFound)?;
-    Ok(Json(&*document).into_response())
+    let document = api.control.gateway_document.as_ref().ok_or(Problem::NotFound)?;
+    Ok(Json(&**document).into_response())
 }
 
 /// The description of the gateway in this process, to be read by people.
 #[utoipa::path(get, path = "/openapi/gateway", operation_id = "gatewayOpenapiPage", tag = "description",
     responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub(super) async fn gateway_page(State(api): State<Api>) -> Result<Response, Problem> {
-    let document = api.control.gateway_document.ok_or(Problem::NotFound)?;
-    Ok(openapi::page(&document, "/openapi/gateway.json"))
+    let document = api.control.gateway_document.as_ref().ok_or(Problem::NotFound)?;
+    Ok(openapi::page(document, "/openapi/gateway.json"))
 }
