@@ -4,13 +4,13 @@
 //! out once, and kept as a hash.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::session::{Change, Offer, Session, SessionStatus, base_path};
 use runit_core::store::Registration;
 use runit_core::upstream::UpstreamUrl;
-use runit_core::{AccessToken, KeyId, ProviderId, RenterAddress, Secret, SecretHash, SessionId};
+use runit_core::{AccessToken, KeyId, ProviderId, RenterAddress, Secret, SecretHash, SessionId, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -138,8 +138,19 @@ impl Control {
             return Err(Problem::Unavailable);
         }
         let session = self.owned(id, secret)?;
-        self.heartbeats.note(id, self.sessions.clock.now());
+        self.heartbeats.note(id, self.sessions.clock.now(), self.heartbeat_refresh());
         Ok(session.status())
+    }
+
+    /// How old the written time of a provider's heartbeat may grow, while it is heard of.
+    fn heartbeat_refresh(&self) -> Duration {
+        let silent_after = Duration::from_secs(self.settings.load().control.provider_silent_seconds);
+        if self.sessions.store.is_shared() { Duration::ZERO } else { silent_after * 3 / 4 }
+    }
+
+    /// When a session's provider was last heard of, as far as this process knows.
+    pub(crate) fn provider_seen_at(&self, session: &Session) -> Timestamp {
+        session.provider_seen_at.max(self.heartbeats.heard_at(session.id).unwrap_or_default())
     }
 
     /// Records an event of something that is decided and committed; where that fails, store and log have said so.

@@ -82,7 +82,9 @@ impl Control {
     /// usage records, where the settings say so.
     async fn forget(&self) -> Result<(), StoreError> {
         // Each process has reports of its own.
-        self.reports.retain(&self.sessions.directory.sessions().iter().map(|session| session.id).collect());
+        let live = self.sessions.directory.sessions().iter().map(|session| session.id).collect();
+        self.reports.retain(&live);
+        self.heartbeats.retain(&live);
         if !self.sessions.store.has_turn(Turn::Sweep).await? {
             return Ok(());
         }
@@ -166,7 +168,7 @@ impl Control {
             return false;
         }
         let is_silence = matches!(change, Change::ProviderSilent(_));
-        if is_silence && self.heartbeats.is_noted(id) {
+        if is_silence && self.heartbeats.heard_at(id).is_some_and(|heard| heard > self.limit(after)) {
             return false;
         }
         let changed = self.sessions.change(id, change).await;

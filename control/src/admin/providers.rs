@@ -67,14 +67,18 @@ pub(super) async fn list(_: Reader, State(admin): State<Admin>) -> Result<Json<P
     let (records, now) = (control.sessions.store.providers().await?, control.sessions.clock.now());
     let allowed = Duration::from_secs(control.settings.load().control.provider_silent_seconds);
     let mut recycling_since: HashMap<ProviderId, Timestamp> = HashMap::new();
+    let mut heard_at: HashMap<ProviderId, Timestamp> = HashMap::new();
     for session in control.sessions.directory.sessions() {
+        let latest = heard_at.entry(session.provider.clone()).or_default();
+        *latest = control.provider_seen_at(&session).max(*latest);
         if let SessionState::Recycling { since, .. } = session.state {
             let oldest = recycling_since.entry(session.provider.clone()).or_insert(since);
             *oldest = since.min(*oldest);
         }
     }
     let shown = |record: &ProviderRecord| {
-        let (sessions, seen_at) = summed(record);
+        let (sessions, written_at) = summed(record);
+        let seen_at = heard_at.get(&record.id).map_or(written_at, |&heard_at| heard_at.max(written_at));
         let stuck = recycling_since.get(&record.id).is_some_and(|since| now.since(*since) > STUCK);
         let silence = now.since(seen_at);
         ProviderShown {

@@ -130,7 +130,7 @@ pub(super) async fn list(
     });
     let ids = matching.iter().skip(wanted.offset as usize).take(limit).map(|session| session.id).collect();
     let (records, now) = (control.records(ids).await?, control.sessions.clock.now());
-    let shown = |(session, ledger): &(_, _)| SessionShown::new(session, ledger, &control.reports, now);
+    let shown = |(session, ledger): &(_, _)| SessionShown::new(session, ledger, control, now);
     let sessions = records.iter().map(shown).collect();
     Ok(Json(SessionPage { total: matching.len(), offset: wanted.offset, sessions }))
 }
@@ -155,7 +155,7 @@ pub(super) async fn show(
     let filter = EventFilter { session: Some(id), ..EventFilter::default() };
     let events = admin.control.sessions.store.find_events(filter, EventsFrom::Newest, EVENTS).await?;
     let now = admin.control.sessions.clock.now();
-    let session = SessionShown::new(&session, &ledger, &admin.control.reports, now);
+    let session = SessionShown::new(&session, &ledger, &admin.control, now);
     Ok(Json(SessionDetail { session, events: events.iter().map(EventShown::new).collect() }))
 }
 

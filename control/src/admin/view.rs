@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::reports::{Reports, Resources};
+use crate::control::Control;
+use crate::reports::Resources;
 
 /// A session as an operator sees it.
 #[derive(Serialize, ToSchema)]
@@ -133,7 +134,8 @@ pub(super) struct KeyMade {
 }
 
 impl SessionShown {
-    pub(super) fn new(session: &Session, ledger: &Ledger, reports: &Reports, now: Timestamp) -> Self {
+    pub(super) fn new(session: &Session, ledger: &Ledger, control: &Control, now: Timestamp) -> Self {
+        let reports = &control.reports;
         let json = |text: &Option<String>| text.clone().and_then(|text| RawValue::from_string(text).ok());
         let (since, unused_tokens) = match &session.state {
             SessionState::Ready { tokens } => (None, tokens.len()),
@@ -150,7 +152,7 @@ impl SessionShown {
             pricing: json(&session.offer.pricing),
             registered_at: session.registered_at.to_string(),
             age_seconds: now.since(session.registered_at).as_secs(),
-            provider_seen_at: session.provider_seen_at.to_string(),
+            provider_seen_at: control.provider_seen_at(session).to_string(),
             since,
             unused_tokens,
             lock: session.lock().map(|lock| LockShown::new(lock, now)),
