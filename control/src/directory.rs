@@ -79,7 +79,8 @@ impl Directory {
 
     /// Takes a session as it was committed, with its credential opened; without one it cannot be reached and is
     /// treated as gone.
-    pub(crate) fn publish(&self, session: Session, credential: Option<Secret>) {
+    pub(crate) fn publish(&self, mut session: Session, credential: Option<Secret>) {
+        session.shrink_to_fit();
         let mut entries = self.entries();
         let known = entries.by_id.get(&session.id).map_or(0, |entry| entry.revision);
         if session.revision <= known {

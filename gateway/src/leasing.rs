@@ -187,7 +187,7 @@ impl Leasing {
                 }
                 continue;
             }
-            let Some(lock) = session.view().lock.as_ref().map(Lock::id) else {
+            let Some(lock) = session.view().lock.as_deref().map(Lock::id) else {
                 return Ok(0); // whoever asked is cut, or about to be
             };
             // An attempt whose answer was lost is made again under its name, so that it leaves no second lease behind.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -84,9 +84,9 @@ pub(crate) struct LiveSession {
     pub(crate) websocket_reads: RateCell,
     /// Tokens that the authority has refused, the last ones: a tab that goes on asking after its lock's end costs its network no
     /// guesses. A token that opens nothing never will again.
-    dead_tokens: Mutex<VecDeque<SecretHash>>,
-    /// Where its provider is; locked while that is being found out.
-    pub(crate) known_addresses: tokio::sync::Mutex<Option<Known>>,
+    dead_tokens: OnceLock<Box<Mutex<VecDeque<SecretHash>>>>,
+    /// Where its provider is; made when somebody wants to know. A large table has most of its sessions idle.
+    known_addresses: OnceLock<Box<tokio::sync::Mutex<Option<Known>>>>,
     /// When the last ticket that was taken here was issued, in Unix milliseconds. Relaxed: the maximum alone decides.
     last_ticket: AtomicU64,
 }
@@ -144,8 +144,8 @@ impl LiveSession {
             kept: KeptConnections::default(),
             requests: RateCell::default(),
             websocket_reads: RateCell::default(),
-            dead_tokens: Mutex::default(),
-            known_addresses: tokio::sync::Mutex::default(),
+            dead_tokens: OnceLock::new(),
+            known_addresses: OnceLock::new(),
             last_ticket: AtomicU64::new(0),
         }
     }
@@ -196,7 +196,8 @@ impl LiveSession {
 
     /// The authority says that this token opens nothing here.
     pub(crate) fn note_dead(&self, token: SecretHash) {
-        let mut dead = self.dead_tokens();
+        let dead = self.dead_tokens.get_or_init(Box::default);
+        let mut dead = dead.lock().unwrap_or_else(PoisonError::into_inner);
         if dead.len() >= DEAD_TOKENS {
             dead.pop_front();
         }
@@ -205,11 +206,13 @@ impl LiveSession {
 
     /// Whether it is known to have said so.
     pub(crate) fn is_dead(&self, token: SecretHash) -> bool {
-        self.dead_tokens().contains(&token)
+        let dead = self.dead_tokens.get().map(|dead| dead.lock().unwrap_or_else(PoisonError::into_inner));
+        dead.is_some_and(|dead| dead.contains(&token))
     }
 
-    fn dead_tokens(&self) -> std::sync::MutexGuard<'_, VecDeque<SecretHash>> {
-        self.dead_tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Where its provider is, as far as this node knows; locked while that is being found out.
+    pub(crate) async fn known_addresses(&self) -> tokio::sync::MutexGuard<'_, Option<Known>> {
+        self.known_addresses.get_or_init(Box::default).lock().await
     }
 
     /// A place for one more connection, if there are fewer than `most`.

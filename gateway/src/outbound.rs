@@ -103,14 +103,14 @@ impl Dialler {
             };
         }
         // It may have moved.
-        *self.session.known_addresses.lock().await = None;
+        *self.session.known_addresses().await = None;
         outcome
     }
 
     /// The checked addresses, resolved once for connections that come together.
     async fn addresses(&self, deadline: Instant) -> Result<Vec<Checked>> {
         let resolved = async {
-            let mut known = self.session.known_addresses.lock().await;
+            let mut known = self.session.known_addresses().await;
             let upstream = &self.view.upstream;
             if let Some(known) = known.as_ref().filter(|known| known.is_good_for(upstream)) {
                 return Ok(known.addresses.clone());

@@ -94,7 +94,7 @@ pub fn locked_session() -> SessionView {
         revision: 1,
         status: SessionStatus::Locked,
         ending: None,
-        lock: Some(lock),
+        lock: Some(Box::new(lock)),
         upstream: UpstreamUrl::parse("https://calm-red-fox.trycloudflare.com", &UpstreamPolicy::default())
             .expect("a quick tunnel's"),
         credential: Secret::new("credential"),

@@ -37,7 +37,6 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     let memory = || peer.process.as_ref().map(Process::memory).unwrap_or(0);
     let before = memory();
     let registered = register(&runit, house.upstream, sessions, false).await?;
-    let each = memory().saturating_sub(before) as f64 / 1024.0 / sessions as f64;
 
     let heartbeats: Arc<[Vec<u8>]> = registered.iter().map(heartbeat).collect();
     let beat = || {
@@ -69,6 +68,8 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
         note_units(&mut samples[3], &beaten, &together);
         samples[2].note(Metric::Held, rate(&asked, both.took) / rate(&alone.0, alone.1.took) * 100.0);
     }
+    // At last: what registering them took besides has been given back.
+    let each = memory().saturating_sub(before) as f64 / 1024.0 / sessions as f64;
     samples[1].note(Metric::Memory, each);
     Ok(samples.into())
 }

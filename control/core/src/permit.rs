@@ -124,7 +124,7 @@ mod tests {
             revision: 1,
             status,
             ending: None,
-            lock,
+            lock: lock.map(Box::new),
             upstream: UpstreamUrl::parse("https://a-b.trycloudflare.com", &UpstreamPolicy::default()).expect("valid"),
             credential: Secret::new("upstream"),
             cap_bytes: 1,

@@ -76,8 +76,8 @@ pub enum SessionState {
         /// Hashes of tokens that were issued and not used, oldest first.
         tokens: Vec<SecretHash>,
     },
-    /// Rented.
-    Locked(Lock),
+    /// Rented. Apart, since most sessions of a large table are free.
+    Locked(Box<Lock>),
     /// Waiting for its agent to bring a fresh workspace.
     Recycling {
         /// Since when.
@@ -385,7 +385,7 @@ impl Session {
     }
 
     /// The lock, while there is one.
-    pub const fn lock(&self) -> Option<&Lock> {
+    pub fn lock(&self) -> Option<&Lock> {
         match &self.state {
             SessionState::Locked(lock) => Some(lock),
             _ => None,
@@ -401,6 +401,16 @@ impl Session {
     /// [`Ledger::is_leased_for_another`](crate::ledger::Ledger::is_leased_for_another).
     pub fn lock_taken_since(&self, before: &Self) -> Option<LockId> {
         self.lock().filter(|_| before.lock().is_none()).map(Lock::id)
+    }
+
+    /// Gives back what its parts have room for and do not use: for tables of many sessions.
+    pub fn shrink_to_fit(&mut self) {
+        if let SessionState::Ready { tokens } = &mut self.state {
+            tokens.shrink_to_fit();
+        }
+        let Offer { sealed_credential, hardware, pricing, .. } = &mut self.offer;
+        sealed_credential.shrink_to_fit();
+        [hardware, pricing].into_iter().flatten().for_each(String::shrink_to_fit);
     }
 
     /// How the last lock ended, until the workspace is fresh.
@@ -423,7 +433,7 @@ impl Session {
             revision: self.revision,
             status: self.status(),
             ending: self.ending(),
-            lock: self.lock().cloned(),
+            lock: self.lock().cloned().map(Box::new),
             upstream: self.offer.upstream.clone(),
             credential,
             cap_bytes: self.cap_bytes,
@@ -445,13 +455,13 @@ impl Session {
         }
         match &mut self.state {
             SessionState::Ready { tokens } if tokens.contains(&claim.token) => {
-                self.state = SessionState::Locked(Lock {
+                self.state = SessionState::Locked(Box::new(Lock {
                     token: claim.token,
                     address: claim.address,
                     cookie: claim.cookie,
                     taken_at: now,
                     renter_seen_at: now,
-                });
+                }));
                 Ok(())
             }
             SessionState::Locked(lock) if lock.token == claim.token => {
@@ -549,7 +559,7 @@ pub struct SessionView {
     /// How the last lock ended, until the workspace is fresh.
     pub ending: Option<Ending>,
     /// The lock, while there is one.
-    pub lock: Option<Lock>,
+    pub lock: Option<Box<Lock>>,
     /// Where it is reached.
     pub upstream: UpstreamUrl,
     /// The credential that the upstream wants, opened.

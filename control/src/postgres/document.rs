@@ -75,7 +75,8 @@ impl SessionDocument {
         let Offer { upstream, sealed_credential: _, credential_hash, hardware, pricing } = offer;
         let (lock, since, cut, clean) = match state {
             SessionState::Ready { tokens: _ } => (None, None, false, None),
-            SessionState::Locked(Lock { token: _, address, cookie, taken_at, renter_seen_at: _ }) => {
+            SessionState::Locked(lock) => {
+                let Lock { token: _, address, cookie, taken_at, renter_seen_at: _ } = &**lock;
                 let lock = LockDocument { address: address.ip(), cookie: cookie.map(Hex), taken_at: *taken_at };
                 (Some(lock), None, false, None)
             }
@@ -134,13 +135,13 @@ impl SessionDocument {
             }
             status if status == SessionStatus::Locked.as_str() => {
                 let lock = self.lock.as_ref().ok_or(DbError::Damaged("a lock that is missing"))?;
-                SessionState::Locked(Lock {
+                SessionState::Locked(Box::new(Lock {
                     token: tokens.next().ok_or(DbError::Damaged("a lock without a token"))??,
                     address: RenterAddress::new(lock.address),
                     cookie: lock.cookie.map(|cookie| cookie.0),
                     taken_at: lock.taken_at,
                     renter_seen_at: row.renter_seen_at.map_or(lock.taken_at, |seen| seen.max(lock.taken_at)),
-                })
+                }))
             }
             status if status == SessionStatus::Recycling.as_str() => {
                 let ending = if self.cut { Ending::Cut } else { Ending::Released };

@@ -209,13 +209,13 @@ fn session(db: &Connection, row: &Row<'_>) -> Result<Session, DbError> {
 fn state(db: &Connection, session: SessionId, row: &Row<'_>) -> Result<SessionState, DbError> {
     Ok(match status(row)? {
         SessionStatus::Ready => SessionState::Ready { tokens: tokens(db, session)? },
-        SessionStatus::Locked => SessionState::Locked(Lock {
+        SessionStatus::Locked => SessionState::Locked(Box::new(Lock {
             token: tokens(db, session)?.pop().ok_or(DbError::Damaged("a lock without a token"))?,
             address: row.optional_address("address")?.ok_or(DbError::Damaged("a lock without an address"))?,
             cookie: row.optional_hash("cookie")?,
             taken_at: row.time("taken_at")?,
             renter_seen_at: row.time("renter_seen_at")?,
-        }),
+        })),
         SessionStatus::Recycling => {
             SessionState::Recycling { since: row.time("since")?, ending: ending_of(row.get("ending")?)? }
         }

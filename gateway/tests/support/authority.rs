@@ -231,7 +231,7 @@ fn view(session: &Session, credential: &Secret) -> SessionView {
         revision: session.revision,
         status: session.status(),
         ending: session.ending(),
-        lock: session.lock().cloned(),
+        lock: session.lock().cloned().map(Box::new),
         upstream: session.offer.upstream.clone(),
         credential: credential.clone(),
         cap_bytes: session.cap_bytes,
