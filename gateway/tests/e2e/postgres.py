@@ -116,6 +116,8 @@ class Postgres:
 
     def kill(self):
         """All its processes at once, as when the machine's memory is short."""
+        # One that it forked in between would live on, and hold its memory.
+        os.kill(self.server.pid, signal.SIGSTOP)
         children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
         for pid in [self.server.pid, *map(int, children)]:
             os.kill(pid, signal.SIGKILL)
