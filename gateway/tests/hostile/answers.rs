@@ -223,8 +223,17 @@ pub const STRIPPED: &[&str] = &[
     "Set-Login: evil",
     "X-Accel-Redirect: /evil",
     "X-Sendfile: /evil",
+    "X-Lighttpd-Send-File: /evil",
+    "X-Lighttpd-Send-Tempfile: /evil",
+    "X-Reproxy-URL: http://127.0.0.1/evil",
     "CDN-Cache-Control: evil",
+    "Cloudflare-CDN-Cache-Control: evil",
+    "Edge-Control: evil",
     "Surrogate-Control: evil",
+    "Surrogate-Key: evil",
+    "RateLimit: \"evil\";r=0;t=86400",
+    "RateLimit-Policy: \"evil\";q=0",
+    "Expect-Staple: max-age=31536000; report-uri=\"https://evil\"",
     "X-Runit-Session: evil",
     "Via: 1.1 evil",
     "CF-Ray: evil",
@@ -236,6 +245,28 @@ pub const STRIPPED: &[&str] = &[
     "Set-Cookie: __secure-evil=1; Secure",
     "Set-Cookie: =evil",
     "Set-Cookie: runit-00000000-0000-4000-8000-000000000001=evil",
+];
+
+/// What a provider sets, and what of it arrives. `{B}` is the path of its own session, `{O}` that of another's, `{OURS}`
+/// and `{OTHERS}` are the names of the gateway's cookies for them.
+pub const COOKIES: &[(&str, &[&str])] = &[
+    ("a=b", &["a=b"]),
+    ("a=b; Domain=g", &["a=b"]),
+    ("a=b; domain = .g ;HttpOnly", &["a=b; HttpOnly"]),
+    ("a=b; Domain=localhost; Path={O}/", &["a=b; Path={B}/"]),
+    ("a=b; Path=/", &["a=b; Path={B}/"]),
+    ("a=b; PATH = /; SameSite=None", &["a=b; Path={B}/; SameSite=None"]),
+    ("a=b; Path={O}/", &["a=b; Path={B}/"]),
+    ("a=b; Path={B}/lab; Path=/", &["a=b; Path={B}/lab; Path={B}/"]),
+    ("a=b; Path=", &["a=b; Path={B}/"]),
+    ("a=b; Path={B}/lab", &["a=b; Path={B}/lab"]),
+    ("a=b\r\nSet-Cookie: {OURS}=evil\r\nSet-Cookie: c=d; Path=/", &["a=b", "c=d; Path={B}/"]),
+    ("{OURS}=evil", &[]),
+    ("{OURS}=evil; Path={B}/", &[]),
+    ("{OURS}=; Max-Age=0", &[]),
+    (" {OURS} = evil", &[]),
+    ("{OTHERS}=evil; Domain=g; Path=/", &[]),
+    ("__Host-{OURS}=evil; Secure; Path=/", &[]),
 ];
 
 /// Answers to a WebSocket handshake.

@@ -2,7 +2,8 @@
 //!
 //! In a row `{S}` is a path in the attacker's session, `{B}` the session's own, `{O}` that of the other's, and `{AUTH}` his credentials as
 //! fields. `{GET}` is a whole request but for more fields and the empty line, `{MORE}` a whole one that may not get
-//! through, `{TE}` ends a head with `Transfer-Encoding: chunked`, `{WS}` is what a handshake needs.
+//! through, `{TE}` ends a head with `Transfer-Encoding: chunked`, `{WS}` is what a handshake needs. `{LONG}` is a token of
+//! 8 KB, and `{COOKIES}` more cookies than a head may have.
 
 use crate::wire::Framing::{self, Chunked, Length, None};
 
@@ -13,6 +14,8 @@ pub enum Outcome {
     Refused(&'static [u16]),
     /// The provider hears exactly this, and each is answered: method, path below the session, framing, body.
     Passes(&'static [(&'static str, &'static str, Framing, &'static str)]),
+    /// The same, with a page that has these words.
+    RefusedByPage(u16, &'static str),
     /// At most this one is heard, and it is answered or refused; the rest of the connection is not read.
     First(&'static str, &'static str, Framing, &'static str),
     /// It is taken up and then found broken: the provider may hear a part, but no whole request.
@@ -21,7 +24,7 @@ pub enum Outcome {
     Ends,
 }
 
-use Outcome::{Breaks, Ends, First, Passes, Refused};
+use Outcome::{Breaks, Ends, First, Passes, Refused, RefusedByPage};
 
 pub struct Row {
     pub what: &'static str,
@@ -32,6 +35,12 @@ pub struct Row {
 const fn row(what: &'static str, bytes: &'static str, outcome: Outcome) -> Row {
     Row { what, bytes, outcome }
 }
+
+/// What `{LONG}` is.
+pub const LONG: &str = match str::from_utf8(&[b'M'; 8_000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 const GET: Outcome = Passes(&[("GET", "x", None, "")]);
 const BAD: Outcome = Refused(&[400]);
@@ -155,6 +164,8 @@ pub const LINES: &[Row] = &[
     row("a method that is no token", "G(T {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", DROPPED),
     row("a method of a quote", "\"GET\" {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", DROPPED),
     row("a method in lower case", "get {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", Passes(&[("get", "x", None, "")])),
+    row("a method of 8 KB", "{LONG} {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", Passes(&[(LONG, "x", None, "")])),
+    row("a cookie flood", "{GET}{COOKIES}\r\n", RefusedByPage(431, "delete the cookies of this site")),
     row("TRACE", "TRACE {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", Refused(&[405])),
     row("TRACK", "TRACK {S}/x HTTP/1.1\r\nHost: g\r\n{AUTH}\r\n", Refused(&[405])),
     row(
@@ -245,6 +256,21 @@ pub const CONNECTIONS: &[Row] = &[
     row(
         "a handshake without Connection",
         "{GET}Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        BAD,
+    ),
+    row(
+        "a handshake without a key",
+        "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n{MORE}",
+        BAD,
+    ),
+    row(
+        "a handshake with an empty key",
+        "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key:\r\n\r\n{MORE}",
+        BAD,
+    ),
+    row(
+        "a handshake without a version",
+        "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n{MORE}",
         BAD,
     ),
     row("a handshake by POST", "{POST}{WS}\r\n", BAD),
