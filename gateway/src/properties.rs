@@ -1,10 +1,12 @@
-//! What must hold for any input of renters and providers: properties, and fuzz targets by the same names.
+//! What must hold for any input of renters, providers and proxies: properties, and fuzz targets by the same names.
 //!
 //! `cargo test` runs each for a moment, `.ci/fuzz` for longer; `cargo bolero test <name>` with a fuzzing engine behind it.
 //! Inputs are spelled from fragments that matter, so that most of them get past the first check. What was once found
 //! wrong is a row of a table beside the code that was wrong.
 
 mod fields;
+mod proxies;
+mod requests;
 mod targets;
 mod upstreams;
 
