@@ -1,14 +1,7 @@
 """sslyze against the gateway's TLS listener: Mozilla's intermediate profile, and every known attack that it looks for."""
 
-import datetime
-import ipaddress
-
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sslyze import (
     CertificateInfoExtraArgument,
     ScanCommand,
@@ -27,6 +20,7 @@ from sslyze.mozilla_tls_profile.tls_config_checker import (
     check_server_against_tls_configuration,
 )
 
+from authority import issue
 from house import Node, free_ports
 
 COMMANDS = set(ScanCommand) - {ScanCommand.HTTP_HEADERS}
@@ -34,69 +28,7 @@ COMMANDS = set(ScanCommand) - {ScanCommand.HTTP_HEADERS}
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    """A root, and a pair that it issued for localhost: files `root`, `chain`, `key`."""
-    folder = tmp_path_factory.mktemp("authority")
-    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "RUNIT tests")])
-    root = sign(root_name, root_key, root_name, root_key, ca=True)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    leaf = sign(name, key, root_name, root_key, ca=False)
-    pem = serialization.Encoding.PEM
-    (folder / "root").write_bytes(root.public_bytes(pem))
-    (folder / "chain").write_bytes(leaf.public_bytes(pem))
-    (folder / "key").touch(mode=0o600)
-    (folder / "key").write_bytes(
-        key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return folder
-
-
-def sign(subject, key, issuer, issuer_key, ca):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
-            critical=False,
-        )
-    )
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    certificate = certificate.add_extension(
-        x509.KeyUsage(
-            digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **usage
-        ),
-        critical=True,
-    )
-    if not ca:
-        certificate = certificate.add_extension(
-            x509.SubjectAlternativeName(names), critical=False
-        ).add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-    return certificate.sign(issuer_key, hashes.SHA256())
+    return issue(tmp_path_factory.mktemp("authority"), ["localhost", "127.0.0.1"])
 
 
 @pytest.fixture(scope="module")
