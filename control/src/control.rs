@@ -38,7 +38,7 @@ use crate::postgres::{self, PostgresSettings, PostgresStore};
 use crate::reconnects::Reconnects;
 use crate::reports::Reports;
 use crate::sealer::{KeyError, Sealer};
-use crate::server::{self, Service};
+use crate::server::{self, Reception, Service};
 use crate::sessions::Sessions;
 use crate::sqlite::{OpenError, SqliteStore};
 use crate::trail::Trail;
@@ -70,6 +70,7 @@ pub struct Parts {
     pub(crate) hearing: Arc<Hearing>,
     pub(crate) started_at: Timestamp,
     pub(crate) gateway_document: Option<Arc<Value>>,
+    reception: Reception,
 }
 
 impl Deref for Control {
@@ -199,6 +200,7 @@ impl Control {
             hearing,
             started_at,
             gateway_document: None,
+            reception: Reception::of_api(),
         }));
         control.load().await?;
         Ok(control)
@@ -207,6 +209,12 @@ impl Control {
     /// The same, with the OpenAPI document of the gateway in this process, which it shows beside its own.
     pub fn beside_gateway(self, document: Value) -> Self {
         Self(Arc::new(Parts { gateway_document: Some(Arc::new(document)), ..Parts::clone(&self) }))
+    }
+
+    /// The same, letting others in to the API than this process's files would allow.
+    #[must_use]
+    pub fn receiving(self, reception: Reception) -> Self {
+        Self(Arc::new(Parts { reception, ..Parts::clone(&self) }))
     }
 
     /// The listener's certificate, where it has one.
@@ -250,6 +258,8 @@ impl Control {
                 router: api::router(control.clone(), Arc::clone(&live)),
                 tls: control.certificate.clone().map(server_config).map(TlsAcceptor::from),
                 settings: control.settings.clone(),
+                reception: control.reception,
+                metrics: Arc::clone(&control.metrics),
             };
             let watching = control.clone().watch_certificate(stop.clone());
             let following = live.follow(control.clone());
@@ -308,7 +318,13 @@ impl Control {
         // Who may ask is decided by the connection: no proxy speaks for somebody else here.
         settings.control.trusted_proxies.clear();
         let router = admin::router(self.clone(), sources, stop.clone());
-        let service = Service { router, tls: None, settings: LiveSettings::new(settings) };
+        let service = Service {
+            router,
+            tls: None,
+            settings: LiveSettings::new(settings),
+            reception: Reception::of_admin(),
+            metrics: Arc::clone(&self.metrics),
+        };
         async move {
             let stopped = async move {
                 shutdown.await;

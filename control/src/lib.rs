@@ -15,7 +15,7 @@
 //! | `admin`, `operations` | the operator's interface, and what is behind it |
 //! | `keys` | whose key opens what |
 //! | `openapi` | the description of both interfaces |
-//! | `occupancy` | how many connections and streams may be open |
+//! | `occupancy` | how many streams may be open |
 //! | `reports` | what agents tell of themselves |
 //! | `sweeper`, `heartbeats`, `hearing` | who has gone silent |
 //! | `sessions`, `directory` | a change committed, then published |
@@ -66,3 +66,4 @@ pub use clock::SystemClock;
 pub use control::{Control, StartError};
 pub use data_dir::DataDir;
 pub use random::NoRandomness;
+pub use server::Reception;

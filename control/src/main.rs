@@ -98,6 +98,7 @@ fn failed(error: &anyhow::Error, code: ExitCode) -> ExitCode {
 fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
     let settings = runit_config::load_node(config.as_deref())?;
     start_log(&settings)?;
+    runit_listener::files::raise_limit();
     tokio::runtime::Runtime::new()?.block_on(async {
         let control = Control::start(&settings).await?;
         // Before anybody can know that it runs: until then a signal ends the process at once.

@@ -12,8 +12,40 @@ use prometheus::{
 use runit_core::Timestamp;
 use runit_core::event::EventKind;
 use runit_core::session::SessionStatus;
+use runit_listener::places::Full;
 
 use crate::directory::Counts;
+
+/// Why a connection was closed before its first request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TurnedAway {
+    /// It got no place.
+    Full(Full),
+    /// Another took its place.
+    GaveWay,
+    /// No request's head came in time.
+    NoHead,
+}
+
+impl From<Full> for TurnedAway {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
+    }
+}
+
+impl TurnedAway {
+    fn all() -> impl Iterator<Item = Self> {
+        Full::ALL.into_iter().map(Self::Full).chain([Self::GaveWay, Self::NoHead])
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Full(full) => full.label(),
+            Self::GaveWay => "gave_way",
+            Self::NoHead => "no_head",
+        }
+    }
+}
 
 /// The metrics and the registry that they are in.
 pub(crate) struct Metrics {
@@ -21,6 +53,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     problems: IntCounterVec,
     rate_limited: IntCounterVec,
+    turned_away: IntCounterVec,
     events: IntCounterVec,
     sessions: IntGaugeVec,
     store_seconds: HistogramVec,
@@ -49,6 +82,11 @@ impl Metrics {
             rate_limited: counter(
                 "runit_control_rate_limited_total",
                 "Requests refused with 429, by limit",
+                &["limit"],
+            )?,
+            turned_away: counter(
+                "runit_control_turned_away_total",
+                "Connections closed before their first request, by the limit that they ran into",
                 &["limit"],
             )?,
             events: counter("runit_security_events_total", "Security events, by kind, also those not kept", &["kind"])?,
@@ -93,6 +131,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.problems.clone()))?;
         metrics.registry.register(Box::new(metrics.rate_limited.clone()))?;
+        metrics.registry.register(Box::new(metrics.turned_away.clone()))?;
         metrics.registry.register(Box::new(metrics.events.clone()))?;
         metrics.registry.register(Box::new(metrics.sessions.clone()))?;
         metrics.registry.register(Box::new(metrics.store_seconds.clone()))?;
@@ -101,6 +140,9 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.forfeited.clone()))?;
         for outcome in ["replaced", "broken"] {
             metrics.certificates.with_label_values(&[outcome]);
+        }
+        for why in TurnedAway::all() {
+            metrics.turned_away.with_label_values(&[why.label()]);
         }
         for kind in EventKind::ALL {
             metrics.events.with_label_values(&[kind.as_str()]);
@@ -128,6 +170,11 @@ impl Metrics {
     /// One refusal for coming too often.
     pub(crate) fn rate_limited(&self, limit: &'static str) {
         self.rate_limited.with_label_values(&[limit]).inc();
+    }
+
+    /// One connection closed before its first request.
+    pub(crate) fn turned_away(&self, why: TurnedAway) {
+        self.turned_away.with_label_values(&[why.label()]).inc();
     }
 
     /// One security event.

@@ -52,7 +52,7 @@ fn aside() -> usize {
 fn files_for_renters(settings: &NodeSettings) -> u64 {
     let redirects = settings.gateway.redirect_listen.map_or(0, |_| redirect::connections());
     let control = if settings.control.enabled { files::control() } else { 0 };
-    let others = FEW_FILES + (redirects + control + pool() + aside()) as u64;
+    let others = FEW_FILES + (redirects + control + files::admin() + pool() + aside()) as u64;
     files::most().saturating_sub(others.min(files::most() / 2))
 }
 

@@ -23,6 +23,11 @@ pub fn control() -> usize {
     share(8_192, 16)
 }
 
+/// How many connections the operator's interface may have, in the same process as the control API.
+pub fn admin() -> usize {
+    share(256, 64)
+}
+
 /// How many connections there may be of a kind that is not the renters': so many, but no more than this part of all files.
 pub fn share(connections: usize, part: u64) -> usize {
     connections.min(usize::try_from(most() / part).unwrap_or(usize::MAX))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, redirect};
 use runit_config::{Limit, NodeSettings};
-use runit_control::Control;
+use runit_control::{Control, Reception};
 use runit_core::time::{Clock, Timestamp};
 use runit_core::{AccessToken, Authority, RenterAddress, SessionView};
 use runit_core::{authority::ClaimError, session::Claim};
@@ -130,6 +130,15 @@ impl TestApp {
         self
     }
 
+    /// Settings changed as said, letting in other connections than this process's files would allow.
+    pub(crate) async fn receiving(reception: Reception, change: impl FnOnce(&mut NodeSettings)) -> Self {
+        let mut app = Self::with(change).await;
+        app.stop().await;
+        app.control = Control::open(&app.settings, app.clock.clone()).unwrap().receiving(reception);
+        app.serve().await;
+        app
+    }
+
     /// Stops, and starts again over the same data, with whatever was said done in between.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut NodeSettings)) {
         self.stop().await;
@@ -249,6 +258,14 @@ impl TestApp {
             assert!(started.elapsed() < DEADLINE, "{expected} expected, {status} seen last");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Connections to the API that were closed before their first request, by one limit.
+    pub(crate) fn turned_away(&self, limit: &str) -> f64 {
+        let families = self.control.gather();
+        let family = families.iter().find(|family| family.name() == "runit_control_turned_away_total").unwrap();
+        let counted = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == limit);
+        counted.unwrap_or_else(|| panic!("no {limit}")).get_counter().get_value()
     }
 
     /// Waits until the sweeper has looked at the time as it is now: it writes heartbeats first, which the test can see.
