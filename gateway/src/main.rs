@@ -176,7 +176,7 @@ fn proxy_server(settings: &NodeSettings, node: &Node, lifecycle: &Lifecycle, upg
     let address = available(gateway.listen, "gateway.listen", upgrade)?;
     proxy.add_listener(ListenerConfig::tcp(address).l4_buffer(buffer));
     if let Some(listen) = gateway.redirect_listen {
-        let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(gateway));
+        let mut redirect = Service::new("redirect".to_owned(), RedirectApp::new(gateway, &node.metrics()));
         redirect.add_tcp(&available(listen, "gateway.redirect_listen", upgrade)?);
         redirect.threads = Some(1);
         server.add_service(redirect);

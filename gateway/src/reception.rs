@@ -76,7 +76,7 @@ pub(crate) async fn encrypted(stream: Stream, tls: Option<&Acceptor>, deadline: 
 }
 
 /// The socket's peer. A connection that has none by now is dead.
-fn socket_peer(stream: &Stream) -> Option<RenterAddress> {
+pub(crate) fn socket_peer(stream: &Stream) -> Option<RenterAddress> {
     let digest = stream.get_socket_digest()?;
     let peer = digest.peer_addr()?.as_inet()?;
     Some(RenterAddress::new(peer.ip()))

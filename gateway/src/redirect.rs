@@ -2,6 +2,8 @@
 //!
 //! Where to is decided by the settings: a rental's own host where the request names one, else `gateway.public_url`; never
 //! anywhere else. A `token` parameter came over the wire in the clear, and is not sent along a second time.
+//!
+//! A connection's whole life is short, so all of them wait as far as their places go: at the limit the oldest gives way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +12,22 @@ use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use runit_core::HostLabel;
+use prometheus::IntCounter;
+use runit_core::client_address::is_listed;
+use runit_core::{HostLabel, RenterAddress};
 use runit_listener::files;
+use runit_listener::places::{Bounds, Full, Place, Places};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 
 use crate::entrance::with_query;
 use crate::gateway::split_target;
 use crate::head::HeadScanner;
+use crate::metrics::Metrics;
+use crate::reception::socket_peer;
 
-/// Connections at one moment, at the most; more are closed at once.
+/// Connections at one moment, at the most, and of one network.
 const CONNECTIONS: usize = 1_024;
+const PER_NETWORK: usize = 32;
 /// For one connection, from its first to its last byte.
 const WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 * 1024;
@@ -33,13 +40,27 @@ pub(crate) fn connections() -> usize {
 /// Redirects to the same path over TLS.
 pub struct RedirectApp {
     gateway: runit_config::Gateway,
-    places: Semaphore,
+    places: Arc<Places>,
+    turned_away: IntCounter,
 }
 
 impl RedirectApp {
     /// Redirects to the public names in the settings.
-    pub fn new(gateway: &runit_config::Gateway) -> Self {
-        Self { gateway: gateway.clone(), places: Semaphore::new(connections()) }
+    pub fn new(gateway: &runit_config::Gateway, metrics: &Metrics) -> Self {
+        let (connections, per_network) = (connections(), PER_NETWORK);
+        let bounds = Bounds { connections, per_network, waiting_per_network: per_network };
+        let turned_away = metrics.turned_away.with_label_values(&["redirect"]);
+        Self { gateway: gateway.clone(), places: Places::new(bounds), turned_away }
+    }
+
+    /// A listed proxy or balancer has the connections of many, so it is not bounded as one of them.
+    fn admit(&self, peer: RenterAddress) -> Result<Place, Full> {
+        let listed = [&self.gateway.trusted_proxies, &self.gateway.proxy_protocol];
+        if listed.iter().any(|networks| is_listed(peer, networks)) {
+            self.places.enter_for_many(peer.network())
+        } else {
+            self.places.enter(peer.network())
+        }
     }
 
     async fn converse(&self, mut stream: Stream) -> std::io::Result<()> {
@@ -107,9 +128,13 @@ fn target(head: &[u8]) -> Option<String> {
 #[async_trait]
 impl ServerApp for RedirectApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        let _place = self.places.try_acquire().ok()?;
-        // How it ends is the client's affair.
-        let _ = tokio::time::timeout(WITHIN, self.converse(stream)).await;
+        let place = self.admit(socket_peer(&stream)?).map_err(|_| self.turned_away.inc()).ok()?;
+        tokio::select! {
+            biased;
+            () = place.gave_way() => self.turned_away.inc(),
+            // How it ends is the client's affair.
+            _ = tokio::time::timeout(WITHIN, self.converse(stream)) => {}
+        }
         None
     }
 }
@@ -125,11 +150,12 @@ mod tests {
     }
 
     fn location_at(request: &str, host: &str) -> Option<String> {
-        let app = RedirectApp::new(&runit_config::Gateway {
+        let gateway = runit_config::Gateway {
             public_url: "https://gateway.example:8443".parse().expect("a URL"),
             sessions_host: Some("notebooks.test".to_owned()),
             ..runit_config::Gateway::default()
-        });
+        };
+        let app = RedirectApp::new(&gateway, &Metrics::new().expect("no name twice"));
         let answer = app.answer(format!("{request}\r\nAccept: */*\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(answer.matches("\r\n\r\n").count(), 1);
         let location = answer.lines().find_map(|line| line.strip_prefix("Location: "));

@@ -2,13 +2,18 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
 use runit_config::{Limit, Rate};
 use runit_core::session::Change;
 use runit_core::{AccessToken, SessionId};
+use support::process::{Installation, Process};
+use support::tls::Issuer;
 use support::{Client, TestGateway, WEBSOCKET, bearer, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 const CAP: u64 = 1 << 30;
 
@@ -35,7 +40,6 @@ async fn is_turned_away(mut client: Client) -> bool {
 
 /// One request on a connection of its own, which the gateway may refuse to take.
 async fn try_request(gateway: &TestGateway, id: SessionId, token: &AccessToken) -> Option<String> {
-    use tokio::io::AsyncWriteExt;
     let mut client = gateway.connect().await;
     let _ = client
         .stream
@@ -305,5 +309,63 @@ async fn right_tokens_are_no_guesses() {
     for _ in 0..5 {
         let (id, token) = gateway.session(CAP);
         assert_eq!(gateway.get(&format!("/s/{id}/x"), &bearer(&token)).await.status, 200);
+    }
+}
+
+/// A gateway with a listener that redirects, and that listener's address. Of its files 62 are for redirects.
+async fn redirecting(issuer: &Issuer) -> (Installation, Process, SocketAddr) {
+    let redirect = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let house = Installation::over_tls(issuer, &format!("redirect_listen = \"{redirect}\"\n"), "");
+    let process = house.start_with_files(1_000).await;
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    while let Err(error) = TcpStream::connect(redirect).await {
+        assert!(tokio::time::Instant::now() < deadline, "{error}\n{}", house.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (house, process, redirect)
+}
+
+/// A connection from `ip` to the listener that redirects.
+async fn to_redirect(redirect: SocketAddr, ip: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((ip, 0))).expect("loopback has this address");
+    socket.connect(redirect).await.expect("it listens")
+}
+
+async fn is_redirected(redirect: SocketAddr, ip: [u8; 4]) -> bool {
+    let mut stream = to_redirect(redirect, ip).await;
+    let mut answer = String::new();
+    let _ = stream.write_all(b"GET /s/x HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    let _ = stream.read_to_string(&mut answer).await;
+    answer.starts_with("HTTP/1.1 308")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_so_many_connections_to_be_redirected_and_another_its_own() {
+    let issuer = Issuer::new();
+    let (house, _process, redirect) = redirecting(&issuer).await;
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        open.push(to_redirect(redirect, [127, 0, 0, 2]).await);
+    }
+    house.until("runit_gateway_turned_away_total", 8.0).await;
+    assert!(is_redirected(redirect, [127, 0, 0, 3]).await);
+    drop(open);
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    while !is_redirected(redirect, [127, 0, 0, 2]).await {
+        assert!(tokio::time::Instant::now() < deadline, "the places do not come back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_silent_connections_to_be_redirected_keeps_nobody_out() {
+    let issuer = Issuer::new();
+    let (_house, _process, redirect) = redirecting(&issuer).await;
+    let mut flood = Vec::new();
+    for n in 0..200 {
+        flood.push(to_redirect(redirect, [127, 0, 1, n % 10]).await);
+        if n % 20 == 19 {
+            assert!(is_redirected(redirect, [127, 0, 0, 3]).await, "after {n}");
+        }
     }
 }
