@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub(crate) swept: Arc<Swept>,
     webhook_targets: Arc<[Target]>,
     pub(crate) hearing: Arc<Hearing>,
+    /// New work should be other nodes'. A word of its own, read by nothing but `/readyz`.
+    leaving: Arc<AtomicBool>,
     pub(crate) started_at: Timestamp,
     pub(crate) gateway_document: Option<Arc<Value>>,
     reception: Reception,
@@ -198,6 +201,7 @@ impl Control {
             swept,
             webhook_targets,
             hearing,
+            leaving: Arc::default(),
             started_at,
             gateway_document: None,
             reception: Reception::of_api(),
@@ -215,6 +219,16 @@ impl Control {
     #[must_use]
     pub fn receiving(self, reception: Reception) -> Self {
         Self(Arc::new(Parts { reception, ..Parts::clone(&self) }))
+    }
+
+    /// Is not ready any more, so that balancers send nobody; serves whoever comes all the same.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// The listener's certificate, where it has one.

@@ -159,6 +159,9 @@ impl Control {
 
     /// Whether this process can serve: the store takes a write, and what others change is taken over.
     pub(crate) async fn is_ready(&self) -> Result<(), &'static str> {
+        if self.is_leaving() {
+            return Err("leaving");
+        }
         let now = self.sessions.clock.now();
         let interval = Duration::from_millis(self.settings.load().control.sweep_interval_ms);
         if !keeps_up(now.since(self.swept.at()), self.sessions.store.silence(), interval) {

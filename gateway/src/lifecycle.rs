@@ -5,6 +5,7 @@
 //! | `SIGTERM` | no new connections; WebSockets are told to come back (close code 1012); the end |
 //! | `SIGINT` | the same |
 //! | `SIGHUP` | nothing ends: settings are read again |
+//! | `SIGUSR1` | the node leaves: it is not ready any more, so that balancers send nobody, and closes each connection after its answer; WebSockets stay. When the last connection has ended, or at the drain deadline, it goes on as with `SIGTERM` |
 //! | `SIGQUIT` | the listening sockets go to the successor that waits for them; connections stay until they end by themselves, or until the drain deadline (six seconds at the least), when it goes on as with `SIGTERM` |
 
 use std::sync::Arc;
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// Other nodes get the new work. Whoever comes is served all the same: it takes a while until all know.
+    Leaving,
     /// A successor takes the sockets.
     Draining,
     Ending {
@@ -50,7 +53,17 @@ impl Default for Lifecycle {
 impl Lifecycle {
     /// Resolves when new work is a successor's, or nobody's.
     pub async fn retired(&self) {
+        self.reach(|phase| matches!(phase, Phase::Draining | Phase::Ending { .. })).await;
+    }
+
+    /// Resolves when new work should be other nodes'.
+    pub async fn leaving(&self) {
         self.reach(|phase| phase != Phase::Running).await;
+    }
+
+    /// Whether it should be.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.phase.borrow() != Phase::Running
     }
 
     /// Resolves when open WebSockets have to end.
@@ -61,8 +74,12 @@ impl Lifecycle {
     /// Resolves when the process may end: its connections have, or had their time. Answers whether a successor has its
     /// sockets.
     pub async fn ended(&self, metrics: &Metrics, settings: &LiveSettings) -> bool {
-        self.retired().await;
+        self.leaving().await;
         let drain = Duration::from_secs(settings.load().gateway.drain_seconds);
+        tokio::select! {
+            () = self.retired() => {}
+            _ = tokio::time::timeout(drain, idle(metrics)) => self.end_without_successor(),
+        }
         let drained = async {
             // However short the drain: with this process the sockets would end, and nobody would have them.
             tokio::time::sleep(OVERLAP).await;
@@ -78,6 +95,17 @@ impl Lifecycle {
             tracing::warn!(connections = metrics.connections.get(), "connections are ended by force");
         }
         *self.phase.borrow() == Phase::Ending { has_successor: true }
+    }
+
+    /// Unless one has come meanwhile.
+    fn end_without_successor(&self) {
+        self.phase.send_if_modified(|phase| {
+            let leaves = *phase == Phase::Leaving;
+            if leaves {
+                *phase = Phase::Ending { has_successor: false };
+            }
+            leaves
+        });
     }
 
     async fn reach(&self, wanted: impl Fn(Phase) -> bool) {
@@ -98,8 +126,21 @@ impl ShutdownSignalWatch for Lifecycle {
         let mut term = listen(SignalKind::terminate());
         let mut interrupt = listen(SignalKind::interrupt());
         let mut quit = listen(SignalKind::quit());
+        let mut leave = listen(SignalKind::user_defined1());
         let phase = Arc::clone(&self.phase);
+        let leaving = async {
+            leave.recv().await;
+            phase.send_if_modified(|phase| {
+                let runs = *phase == Phase::Running;
+                if runs {
+                    *phase = Phase::Leaving;
+                }
+                runs
+            });
+            self.ending().await;
+        };
         tokio::select! {
+            () = leaving => ShutdownSignal::GracefulTerminate,
             _ = quit.recv() => {
                 phase.send_replace(Phase::Draining);
                 tokio::spawn(async move {

@@ -91,6 +91,13 @@ fn main() -> Result<()> {
     let settled = Arc::new(Notify::new());
     let gathered = Arc::clone(&metrics);
     let sources: Vec<Source> = vec![Arc::new(move || gathered.gather())];
+    runtime.spawn({
+        let (lifecycle, control) = (lifecycle.clone(), control.clone());
+        async move {
+            lifecycle.leaving().await;
+            control.leave();
+        }
+    });
     let serving =
         runtime.spawn(serve_until_settled(control, listeners, sources, lifecycle.clone(), Arc::clone(&settled)));
     let settling = runtime.spawn({

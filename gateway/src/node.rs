@@ -189,6 +189,7 @@ impl Node {
             outbound: Arc::clone(&self.outbound),
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
             aside: Arc::new(Semaphore::new(aside())),
+            lifecycle: lifecycle.clone(),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();

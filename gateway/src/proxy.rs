@@ -22,6 +22,7 @@ use crate::connection::Connection;
 use crate::exchange;
 use crate::gateway::{Admitted, Gateway};
 use crate::headers;
+use crate::lifecycle::Lifecycle;
 use crate::outbound::{Dialler, FORBIDDEN, Outbound};
 use crate::peer::{UpstreamTimeouts, peer};
 use crate::quota;
@@ -36,6 +37,8 @@ pub(crate) struct Proxy {
     pub(crate) outbound: Arc<dyn Outbound>,
     /// For handshakes of WebSockets and requests that only ask, which are ours to do.
     pub(crate) connector: TransportConnector,
+    /// A node that leaves closes each connection after its answer.
+    pub(crate) lifecycle: Lifecycle,
     /// For requests through Pingora's proxy while their session keeps a connection: those have two to the provider.
     pub(crate) aside: Arc<Semaphore>,
 }
@@ -64,7 +67,8 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
         // Pingora takes "keep-alive" in a request for "for ever".
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.gateway.settings.load().gateway.keepalive_seconds));
+            let seconds = self.gateway.settings.load().gateway.keepalive_seconds;
+            session.set_keepalive((!self.lifecycle.is_leaving()).then_some(seconds));
         }
         // Interim answers would be free of every limit but the cap: the renter's client does not need them.
         session.set_ignore_info_resp(true);

@@ -73,6 +73,58 @@ async fn a_successor_takes_over_and_no_websocket_notices() {
     assert!(old.ended().await.success(), "{}", house.log());
 }
 
+/// Asks on a connection that would stay; whether the answer says that it does not.
+async fn is_let_go(client: &mut Client, rented: &Rented) -> bool {
+    client.send(&format!("GET /s/{}/x HTTP/1.1\r\nHost: g\r\n{}\r\n", rented.id, bearer(&rented.token))).await;
+    let head = client.head().await.to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    client.receive(2).await;
+    client.received.clear();
+    head.contains("connection: close")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_serves_to_the_end_and_ends_when_the_last_one_has_gone() {
+    let house = Installation::new("");
+    let upstream = TestUpstream::start().await;
+    let mut node = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut websocket = open_websocket(&house, &rented).await;
+    let mut browser = house.connect().await;
+    assert!(!is_let_go(&mut browser, &rented).await);
+    assert_eq!(house.ready().await, 200);
+
+    node.signal(Signal::USR1);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while house.ready().await != 503 {
+        assert!(std::time::Instant::now() < deadline, "still ready");
+    }
+    assert!(is_let_go(&mut browser, &rented).await, "to another node");
+    assert!(is_let_go(&mut house.connect().await, &rented).await, "who has not heard of it is served");
+    echo(&mut websocket).await;
+    assert_eq!(house.call("GET", "/renter/sessions", None).await.0, 200, "so is its control API");
+    let used = house.used(&rented).await;
+    drop(websocket);
+    assert!(node.ended().await.success(), "{}", house.log());
+
+    let _again = house.start().await;
+    house.used_at_least(&rented, used).await;
+    assert_eq!(house.metric("runit_quota_forfeited_bytes_total").await, 0.0, "its leases were given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_ends_websockets_at_its_deadline() {
+    let house = Installation::with("drain_seconds = 1\n", "");
+    let upstream = TestUpstream::start().await;
+    let mut node = house.start().await;
+    let rented = house.rent(upstream.address).await;
+    let mut websocket = open_websocket(&house, &rented).await;
+    node.signal(Signal::USR1);
+    websocket.drain().await;
+    assert!(websocket.received.ends_with(&[0x88, 2, 0x03, 0xf4]), "1012: {:?}", websocket.received);
+    assert!(node.ended().await.success(), "{}", house.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_takes_over_tls_and_the_redirect_too() {
     let issuer = Issuer::new();

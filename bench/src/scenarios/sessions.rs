@@ -31,16 +31,15 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     let many = MANY / effort.shrink;
     let mut peers = Vec::new();
     let mut ways = Vec::new();
-    let mut bytes_each = 0.0;
+    let mut before = 0;
+    let memory = |peer: &Peer| peer.process.as_ref().map(Process::memory).unwrap_or(0);
     for count in [FEW, many] {
         let peer = Peer::start(Kind::Runit, house, Demands::default()).await?;
         let runit = peer.runit.clone().context("it is RUNIT")?;
-        let memory = || peer.process.as_ref().map(Process::memory).unwrap_or(0);
         // Locked, so that they are served; the rest only has to be there.
         let mut sessions = register(&runit, house.upstream, FEW, true).await?;
-        let before = memory();
+        before = memory(&peer);
         sessions.extend(register(&runit, house.upstream, count - FEW, false).await?);
-        bytes_each = memory().saturating_sub(before) as f64 / 1024.0 / (count - FEW).max(1) as f64;
         ways.push(sessions.into_iter().take(usize::try_from(FEW)?).map(|session| session.way).collect::<Vec<Way>>());
         peers.push(peer);
     }
@@ -55,7 +54,9 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     for (samples, count) in samples.iter_mut().zip([FEW, many]) {
         samples.of = format!("{count} sessions");
     }
-    samples[1].note(Metric::Memory, bytes_each);
+    // At last: what registering them took besides has been given back.
+    let grown = memory(&peers[1]).saturating_sub(before) as f64 / 1024.0;
+    samples[1].note(Metric::Memory, grown / (many - FEW).max(1) as f64);
     Ok(samples)
 }
 

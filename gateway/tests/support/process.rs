@@ -192,6 +192,15 @@ impl Installation {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
+    /// The status of `/readyz`.
+    pub async fn ready(&self) -> u16 {
+        let mut stream = TcpStream::connect(self.admin).await.expect("the admin listener");
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
     /// A metric of the node, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect(self.admin).await.expect("the admin listener");
