@@ -128,7 +128,7 @@ impl Peer {
                 Ok(Self { kind, way, process: None, runit: None, tokens: Vec::new() })
             }
             Kind::Runit => {
-                let (runit, process) = Runit::start(house, demands.cap_bytes)?;
+                let (runit, process) = Runit::start(house, demands)?;
                 let way = runit.rent(house.upstream).await?.way;
                 Ok(Self { kind, way, process: Some(process), runit: Some(runit), tokens: Vec::new() })
             }

@@ -3,20 +3,31 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::peer::{House, Way, beside_us, credential};
+use crate::peer::{Demands, House, Way, beside_us, credential};
 use crate::process::{Process, free_addresses};
+use crate::tls::Certificate;
 
 /// A gateway's addresses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Runit {
     pub(crate) gateway: SocketAddr,
     pub(crate) control: SocketAddr,
+    /// Of clients, where the gateway speaks TLS.
+    connector: Option<Arc<TlsConnector>>,
+}
+
+impl std::fmt::Debug for Runit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runit").field("gateway", &self.gateway).finish_non_exhaustive()
+    }
 }
 
 /// A session that is registered, and locked by this machine's address.
@@ -35,16 +46,21 @@ impl Runit {
     ///
     /// # Errors
     /// When it does not start.
-    pub(crate) fn start(house: &House, cap_bytes: u64) -> Result<(Self, Process)> {
+    pub(crate) fn start(house: &House, demands: Demands) -> Result<(Self, Process)> {
+        let Demands { cap_bytes, tls } = demands;
         let directory = house.directory.path().join(format!("runit-{}", Uuid::new_v4()));
         std::fs::create_dir(&directory)?;
         let data = directory.join("data");
         let [gateway, control, admin] = free_addresses()?;
         let unlimited = "{ requests = 1000000, seconds = 1 }";
         let fast = "{ per_second = 1000000, burst = 1000000 }";
+        let scheme = if tls { "https" } else { "http" };
+        let Certificate { chain, key, .. } = &house.certificate;
+        let pair = format!("tls = {{ certificate = \"{}\", key = \"{}\" }}\n", chain.display(), key.display());
+        let pair = if tls { pair.as_str() } else { "" };
         let settings = format!(
-            "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"http://{gateway}\"\nadmin_listen = \"{admin}\"\n\
-             drain_seconds = 0\n\
+            "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"{scheme}://{gateway}\"\nadmin_listen = \"{admin}\"\n\
+             drain_seconds = 0\n{pair}\
              [control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
              provider_silent_seconds = 86400\nrenter_absent_seconds = 86400\n\
              general_limit = {unlimited}\ncreation_limit = {unlimited}\nheartbeat_limit = {unlimited}\n\
@@ -61,7 +77,8 @@ impl Runit {
         let mut command = Command::new(beside_us("runit-gateway")?);
         command.arg("--config").arg(&file);
         let process = Process::start(&house.cores, command, &directory.join("log"), gateway)?;
-        Ok((Self { gateway, control }, process))
+        let connector = tls.then(|| house.certificate.connector()).transpose()?.map(Arc::new);
+        Ok((Self { gateway, control, connector }, process))
     }
 
     /// The control API as a client sees it.
@@ -93,7 +110,7 @@ impl Runit {
         let id = text("sessionId")?;
         let way = Way {
             address: self.gateway,
-            tls_address: None,
+            tls_address: self.connector.is_some().then_some(self.gateway),
             prefix: format!("/s/{id}"),
             credential: credential(&text("accessToken")?),
         };
@@ -105,7 +122,7 @@ impl Runit {
     /// # Errors
     /// When the gateway answers with anything but 200.
     pub(crate) async fn lock(&self, rented: &Rented) -> Result<u64> {
-        let mut client = Client::connect(&rented.way, None).await?;
+        let mut client = Client::connect(&rented.way, self.connector.as_deref()).await?;
         let request = client.get("/close/1", "Connection: close\r\n");
         let (head, body) = client.call(&request).await?;
         ensure!(head.status() == 200, "{}", head.text);

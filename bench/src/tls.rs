@@ -1,5 +1,7 @@
 //! A certificate for the peers, and a client that takes any: what is measured is the proxy's side.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ impl Certificate {
         std::fs::write(file("chain.pem"), &chain)?;
         std::fs::write(file("key.pem"), &key)?;
         std::fs::write(file("both.pem"), chain + &key)?;
+        // The gateway takes no key that others can read.
+        std::fs::set_permissions(file("key.pem"), Permissions::from_mode(0o600))?;
         Ok(Self {
             chain: file("chain.pem"),
             key: file("key.pem"),
