@@ -103,12 +103,16 @@ function follow() {
 }
 
 async function beat() {
+  const mine = pulse;
   try {
     if (lockedSince !== null) {
       await heartbeat(rental.accessToken);
     }
   } catch (error) {
-    refused(error.code);
+    // One that was on its way when the session was given back is not refused: nobody is there any more.
+    if (pulse === mine) {
+      refused(error.code);
+    }
   }
 }
 
