@@ -56,7 +56,8 @@ impl Runit {
         let fast = "{ per_second = 1000000, burst = 1000000 }";
         let scheme = if tls { "https" } else { "http" };
         let Certificate { chain, key, .. } = &house.certificate;
-        let pair = format!("tls = {{ certificate = \"{}\", key = \"{}\" }}\n", chain.display(), key.display());
+        let (chain, key) = (chain.display(), key.display());
+        let pair = format!("hsts_seconds = 0\ntls = {{ certificate = \"{chain}\", key = \"{key}\" }}\n");
         let pair = if tls { pair.as_str() } else { "" };
         let settings = format!(
             "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"{scheme}://{gateway}\"\nadmin_listen = \"{admin}\"\n\
