@@ -347,3 +347,23 @@ impl Store for SqliteStore {
         self.reader.run(move |db| session_rows::due(db, silent_since, absent_since)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::{Connection, params_from_iter};
+
+    #[test]
+    fn no_sweep_goes_through_a_whole_table() {
+        let mut db = Connection::open_in_memory().expect("in memory");
+        migrations::migrate(&mut db).expect("the newest schema");
+        for sql in [session_rows::DUE, ledger_rows::EXPIRED] {
+            let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("it is SQL");
+            let parameters = vec![0; statement.parameter_count()];
+            let steps = statement.query_map(params_from_iter(parameters), |row| row.get::<_, String>("detail"));
+            let steps: Vec<String> = steps.expect("a plan").map(|step| step.expect("a text")).collect();
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{steps:?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{sql}: {steps:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Ledgers as rows: closed usage by bucket, and open leases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runit_core::ledger::{Ledger, OpenLease, Settled, Usage};
 use runit_core::{LockId, NodeId, SessionId, Timestamp};
@@ -26,14 +26,16 @@ pub(super) fn load(db: &Connection, session: SessionId) -> Result<Option<Ledger>
     Ok(Some(Ledger { closed, open, settled, latest, total, bookings: BTreeMap::new() }))
 }
 
+/// Not `DISTINCT`: for its order SQLite goes through all leases, and this is asked with each sweep.
+pub(super) const EXPIRED: &str = "SELECT session FROM leases WHERE expires_at <= ? LIMIT 500";
+
 /// Sessions with leases that are past their time, some of them.
-pub(super) fn with_expired_leases(db: &Connection, now: Timestamp) -> Result<Vec<SessionId>, DbError> {
-    let sql = "SELECT DISTINCT session FROM leases WHERE expires_at <= ? LIMIT 500";
-    let mut statement = db.prepare_cached(sql)?;
+pub(super) fn with_expired_leases(db: &Connection, now: Timestamp) -> Result<BTreeSet<SessionId>, DbError> {
+    let mut statement = db.prepare_cached(EXPIRED)?;
     let mut rows = statement.query([time(now)])?;
-    let mut sessions = Vec::new();
+    let mut sessions = BTreeSet::new();
     while let Some(row) = rows.next()? {
-        sessions.push(row.session("session")?);
+        sessions.insert(row.session("session")?);
     }
     Ok(sessions)
 }
