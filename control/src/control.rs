@@ -267,7 +267,7 @@ impl Control {
         let control = self.clone();
         async move {
             let (stopping, stop) = watch::channel(false);
-            let live = LiveList::new(&control, stop.clone());
+            let live = LiveList::new(stop.clone());
             let service = Service {
                 router: api::router(control.clone(), Arc::clone(&live)),
                 tls: control.certificate.clone().map(server_config).map(TlsAcceptor::from),

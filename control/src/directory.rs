@@ -24,6 +24,8 @@ const BACKLOG: usize = 1024;
 pub(crate) struct Directory {
     entries: Mutex<Entries>,
     changes: broadcast::Sender<DirectoryChange>,
+    /// For those who only want to know that there was one.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -74,7 +76,7 @@ struct Live {
 
 impl Directory {
     pub(crate) fn new() -> Self {
-        Self { entries: Mutex::default(), changes: broadcast::Sender::new(BACKLOG) }
+        Self { entries: Mutex::default(), changes: broadcast::Sender::new(BACKLOG), changed: watch::Sender::new(()) }
     }
 
     /// Takes a session as it was committed, with its credential opened; without one it cannot be reached and is
@@ -106,6 +108,12 @@ impl Directory {
         entries.by_id.insert(id, Entry { revision, live, status });
         // Under the lock, so that changes are sent in the order in which they were applied. No watcher is no error.
         let _ = self.changes.send(change);
+        self.changed.send_replace(());
+    }
+
+    /// Tells of changes without saying which.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The session as it was last published.

@@ -209,7 +209,7 @@ mod tests {
         settings.control.data_dir = data.path().to_owned();
         let control = Control::open(&settings, Arc::new(SystemClock::start())).expect("a new store");
         let (_stopping, stop) = watch::channel(false);
-        let live = LiveList::new(&control, stop.clone());
+        let live = LiveList::new(stop.clone());
         let routers = [
             (api::router(control.clone(), live), api::openapi()),
             (admin::router(control, Vec::new(), stop), admin::openapi()),

@@ -44,15 +44,17 @@ pub(crate) struct Granted {
 impl Control {
     /// The free sessions, the oldest first.
     pub(crate) fn ready(&self) -> Vec<Listed> {
-        self.ready_sessions().iter().map(|session| listed(session)).collect()
+        self.ready_among(self.sessions.directory.sessions()).iter().map(|session| listed(session)).collect()
     }
 
     /// A token for the oldest free session, or for a given one.
     pub(crate) async fn grant(&self, wanted: Option<SessionId>) -> Result<Granted, Problem> {
-        for session in self.ready_sessions() {
-            if wanted.is_some_and(|wanted| wanted != session.id) {
-                continue;
-            }
+        let directory = &self.sessions.directory;
+        let candidates = match wanted {
+            None => directory.sessions(),
+            Some(wanted) => directory.session(wanted).into_iter().collect(),
+        };
+        for session in self.ready_among(candidates) {
             // Somebody may have been faster.
             if let Some((token, reconnect_secret)) = self.issue_token(session.id).await? {
                 return Ok(Granted { listed: listed(&session), token, reconnect_secret });
@@ -150,11 +152,12 @@ impl Control {
         rejection.into()
     }
 
-    fn ready_sessions(&self) -> Vec<Arc<Session>> {
-        let mut ready = self.sessions.directory.sessions();
-        ready.retain(|session| session.status() == SessionStatus::Ready && self.reports.is_reachable(session.id));
-        ready.sort_unstable_by_key(|session| (session.registered_at, session.id));
-        ready
+    /// Those that are free, the oldest first.
+    fn ready_among(&self, mut sessions: Vec<Arc<Session>>) -> Vec<Arc<Session>> {
+        sessions.retain(|session| session.status() == SessionStatus::Ready);
+        self.reports.retain_reachable(&mut sessions);
+        sessions.sort_unstable_by_key(|session| (session.registered_at, session.id));
+        sessions
     }
 }
 

@@ -3,9 +3,10 @@
 //! Nothing of it is trusted: a provider that says that it cannot be reached is not handed out, and that is all.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runit_core::SessionId;
+use runit_core::session::Session;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -75,6 +76,12 @@ impl Reports {
     /// Whether the session may be handed out, as far as its agent says.
     pub(crate) fn is_reachable(&self, session: SessionId) -> bool {
         self.sessions().get(&session).is_none_or(|told| !told.unreachable)
+    }
+
+    /// Leaves those that may be handed out, as far as their agents say.
+    pub(crate) fn retain_reachable(&self, sessions: &mut Vec<Arc<Session>>) {
+        let told = self.sessions();
+        sessions.retain(|session| told.get(&session.id).is_none_or(|told| !told.unreachable));
     }
 
     /// The latest report, as it came.

@@ -1,8 +1,9 @@
-//! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed.
+//! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed, and not at all
+//! while nobody does.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::header;
@@ -10,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, StreamExt};
 use runit_core::RenterAddress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Api;
 use super::problem::Problem;
@@ -20,8 +21,8 @@ use crate::occupancy::{Occupancy, Place};
 
 /// Changes that come this close after each other make one event.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Changes that are taken at once.
-const CHANGES: usize = 1_024;
+/// Of a processor's time the lists of a large table take one part in so many: the larger they are, the rarer.
+const SHARE: u32 = 10;
 /// A comment after so long without an event keeps proxies from closing the stream.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Streams that one network may have open: each is a browser's tab.
@@ -31,15 +32,18 @@ const STREAMS: usize = 2_000;
 
 /// The list as JSON text, and who watches it.
 pub(crate) struct LiveList {
-    json: watch::Sender<Arc<str>>,
+    /// None while nobody watches.
+    json: watch::Sender<Option<Arc<str>>>,
+    /// Somebody does now.
+    watched: Notify,
     open: Arc<Occupancy>,
     stop: watch::Receiver<bool>,
 }
 
 impl LiveList {
-    pub(crate) fn new(control: &Control, stop: watch::Receiver<bool>) -> Arc<Self> {
-        let json = watch::Sender::new(rendered(control));
-        Arc::new(Self { json, open: Occupancy::new(STREAMS, STREAMS_PER_NETWORK), stop })
+    pub(crate) fn new(stop: watch::Receiver<bool>) -> Arc<Self> {
+        let open = Occupancy::new(STREAMS, STREAMS_PER_NETWORK);
+        Arc::new(Self { json: watch::Sender::new(None), watched: Notify::new(), open, stop })
     }
 
     /// A place for one more stream of any kind, if this network may have one.
@@ -53,23 +57,39 @@ impl LiveList {
         async move { stop.wait_for(|&stopped| stopped).await.map_or((), drop) }
     }
 
+    /// The list as it is, then whenever it has changed.
+    fn watch(&self) -> watch::Receiver<Option<Arc<str>>> {
+        let mut json = self.json.subscribe();
+        json.mark_changed();
+        self.watched.notify_one();
+        json
+    }
+
     /// Keeps the list as the directory is; ends when the control plane stops.
     pub(crate) async fn follow(self: Arc<Self>, control: Control) {
-        // Whatever has changed by now makes one list.
-        let mut changes = control.sessions.directory.watch().ready_chunks(CHANGES);
+        let mut changed = control.sessions.directory.changed();
         let follow = async {
             loop {
-                tokio::select! {
-                    change = changes.next() => if change.is_none() { return },
-                    () = control.reports.changed() => {}
+                if self.json.receiver_count() == 0 {
+                    self.json.send_replace(None);
+                    self.watched.notified().await;
                 }
-                let list = rendered(&control);
+                changed.mark_unchanged();
+                let began = Instant::now();
+                let listing = control.clone();
+                // A large one is made aside: who sends a heartbeat does not wait for it.
+                let Ok(list) = tokio::task::spawn_blocking(move || rendered(&listing)).await else { return };
+                let took = began.elapsed();
                 self.json.send_if_modified(|known| {
-                    let differs = *known != list;
-                    *known = list;
+                    let differs = known.as_ref() != Some(&list);
+                    *known = Some(list);
                     differs
                 });
-                tokio::time::sleep(COALESCE).await;
+                tokio::time::sleep(COALESCE.max(took * (SHARE - 1))).await;
+                tokio::select! {
+                    change = changed.changed() => if change.is_err() { return },
+                    () = control.reports.changed() => {}
+                }
             }
         };
         tokio::select! {
@@ -91,12 +111,14 @@ impl LiveList {
     responses((status = 200, description = "A stream", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(State(api): State<Api>, Sender(from): Sender) -> Result<impl IntoResponse, Problem> {
     let place = api.live.enter(from)?;
-    let mut json = api.live.json.subscribe();
-    json.mark_changed(); // the list as it is now comes first
-    let lists = stream::unfold((json, place), |(mut json, place)| async move {
-        json.changed().await.ok()?;
-        let list = Arc::clone(&json.borrow_and_update());
-        Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, place)))
+    let lists = stream::unfold((api.live.watch(), place), |(mut json, place)| async move {
+        loop {
+            json.changed().await.ok()?;
+            let list = json.borrow_and_update().clone();
+            if let Some(list) = list {
+                return Some((Ok::<_, Infallible>(Event::default().event("sessions").data(&*list)), (json, place)));
+            }
+        }
     });
     let events = Sse::new(lists.take_until(api.live.stopped())).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(header::CACHE_CONTROL, "no-store")], events))

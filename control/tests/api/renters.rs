@@ -209,6 +209,15 @@ async fn the_live_list_begins_with_all_and_follows_changes() {
     assert_eq!(next_list(&mut stream).await, json!([]));
     let mut late = app.client(2).open("/renter/sessions/events").await;
     assert_eq!(next_list(&mut late).await, json!([]));
+
+    drop((stream, late));
+    let unseen = app.register().await;
+    let mut again = app.client(2).open("/renter/sessions/events").await;
+    let mut list = next_list(&mut again).await;
+    if list == json!([]) {
+        list = next_list(&mut again).await; // it was not made anew before somebody watched
+    }
+    assert_eq!(list[0]["sessionId"], unseen.id);
 }
 
 #[tokio::test]
