@@ -1,8 +1,11 @@
-//! The sessions that this node knows, kept up to date by the authority. Looking one up takes no lock.
+//! The sessions that this node knows, kept up to date by the authority. Looking one up that was wanted before takes no lock.
+//!
+//! Most sessions of a large table are waiting for a renter, or have one at another node: of those only the view is kept, and
+//! the rest is made when somebody wants one here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,30 +22,37 @@ use crate::live::LiveSession;
 /// How long a node may lag behind an authority that has just answered with a session.
 const LAG: Duration = Duration::from_secs(1);
 
-/// Sessions that are not in the directory any more.
-type Gone = HashMap<SessionId, Weak<LiveSession>>;
-
 /// All sessions by id, and the locked ones by the label of their rental.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
+    /// Those that were wanted here since they came.
+    live: papaya::HashMap<SessionId, Arc<LiveSession>>,
     sessions_by_label: papaya::HashMap<HostLabel, SessionId>,
-    /// Held while a change is applied, so that two changes to a session do not cross. In it: sessions that are gone, for
-    /// as long as their leases are not settled. One that comes back is the same one, with the same counters.
-    changing: Mutex<Gone>,
+    /// Held while a change is applied, so that two changes to a session do not cross.
+    others: Mutex<Others>,
     changed: Notify,
     loaded: AtomicBool,
     spent: Arc<SpentFile>,
     refills: mpsc::UnboundedSender<Arc<LiveSession>>,
 }
 
+/// Sessions that are not live.
+#[derive(Debug, Default)]
+struct Others {
+    /// Nobody has wanted these yet.
+    idle: HashMap<SessionId, Box<SessionView>>,
+    /// These are in the directory no more, for as long as their leases are not settled. One that comes back is the same one,
+    /// with the same counters.
+    gone: HashMap<SessionId, Weak<LiveSession>>,
+}
+
 impl Directory {
     /// An empty directory, whose sessions count in `spent` and ask for bytes through `refills`.
     pub(crate) fn new(spent: Arc<SpentFile>, refills: mpsc::UnboundedSender<Arc<LiveSession>>) -> Self {
         Self {
-            sessions: papaya::HashMap::new(),
+            live: papaya::HashMap::new(),
             sessions_by_label: papaya::HashMap::new(),
-            changing: Mutex::default(),
+            others: Mutex::default(),
             changed: Notify::new(),
             loaded: AtomicBool::new(false),
             spent,
@@ -78,7 +88,20 @@ impl Directory {
 
     /// A session by its id.
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<LiveSession>> {
-        self.sessions.pin().get(&id).cloned()
+        self.known_live(id).or_else(|| self.enliven(id, &mut self.others()))
+    }
+
+    fn known_live(&self, id: SessionId) -> Option<Arc<LiveSession>> {
+        self.live.pin().get(&id).cloned()
+    }
+
+    /// Makes an idle session a live one. Whoever was faster has made it one already.
+    fn enliven(&self, id: SessionId, others: &mut Others) -> Option<Arc<LiveSession>> {
+        let Some(view) = others.idle.remove(&id) else { return self.known_live(id) };
+        let counters = Counters::new(Arc::clone(&self.spent), id);
+        let session = Arc::new(LiveSession::new(*view, counters, self.refills.clone()));
+        self.live.pin().insert(id, Arc::clone(&session));
+        Some(session)
     }
 
     /// The session whose lock was taken with this token.
@@ -94,14 +117,15 @@ impl Directory {
         self.session(id).filter(|session| session.view().label() == Some(label))
     }
 
-    /// Does something with each session, between two awaits.
-    pub(crate) fn for_each(&self, with: impl FnMut(&Arc<LiveSession>)) {
-        self.sessions.pin().values().for_each(with);
+    /// Does something with each session that was ever wanted here, between two awaits.
+    pub(crate) fn for_each_live(&self, with: impl FnMut(&Arc<LiveSession>)) {
+        self.live.pin().values().for_each(with);
     }
 
     /// How many sessions there are.
     pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
+        let others = self.others();
+        others.idle.len() + self.live.len()
     }
 
     /// Takes a view that the authority has just answered with; the session itself must come (or have come) by the watch,
@@ -119,87 +143,95 @@ impl Directory {
             }
         };
         let session = tokio::time::timeout(LAG, known).await.ok()?;
-        let _changing = self.changing();
+        let _changing = self.others();
         self.update(&session, view);
         Some(session)
     }
 
     fn apply(&self, change: DirectoryChange) {
-        let mut gone = self.changing();
-        let gone = &mut *gone;
+        let mut others = self.others();
+        let others = &mut *others;
         match change {
             DirectoryChange::Snapshot(views) => {
                 let listed: HashSet<SessionId> = views.iter().map(|view| view.id).collect();
-                let unlisted: Vec<SessionId> =
-                    self.sessions.pin().keys().filter(|id| !listed.contains(id)).copied().collect();
-                unlisted.into_iter().for_each(|id| self.remove(id, gone));
-                views.into_iter().for_each(|view| self.upsert(view, gone));
+                let live = self.live.pin();
+                let known = live.keys().chain(others.idle.keys());
+                let unlisted: Vec<SessionId> = known.filter(|id| !listed.contains(id)).copied().collect();
+                unlisted.into_iter().for_each(|id| self.remove(id, others));
+                views.into_iter().for_each(|view| self.upsert(view, others));
                 // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
                 self.loaded.store(true, Ordering::Release);
             }
             DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => {
-                self.remove_at(view.id, view.revision, gone);
+                self.remove_at(view.id, view.revision, others);
             }
-            DirectoryChange::Upsert(view) => self.upsert(view, gone),
-            DirectoryChange::Remove(id, revision) => self.remove_at(id, revision, gone),
+            DirectoryChange::Upsert(view) => self.upsert(view, others),
+            DirectoryChange::Remove(id, revision) => self.remove_at(id, revision, others),
         }
         self.changed.notify_waiters();
     }
 
-    fn upsert(&self, view: SessionView, gone: &mut Gone) {
-        match self.session(view.id) {
-            Some(session) => self.update(&session, view),
-            None => {
-                if let Some(label) = view.label() {
-                    self.sessions_by_label.pin().insert(label, view.id);
-                }
-                if let Some(session) = gone.remove(&view.id).and_then(|session| session.upgrade()) {
-                    session.update(view);
-                    self.sessions.pin().insert(session.id(), session);
-                    return;
-                }
-                let counters = Counters::new(Arc::clone(&self.spent), view.id);
-                let session = Arc::new(LiveSession::new(view, counters, self.refills.clone()));
-                self.sessions.pin().insert(session.id(), session);
+    fn upsert(&self, view: SessionView, others: &mut Others) {
+        if let Some(session) = self.known_live(view.id) {
+            return self.update(&session, view);
+        }
+        let known = others.idle.get(&view.id);
+        if known.is_some_and(|known| view.revision <= known.revision) {
+            return;
+        }
+        self.relabel(known.and_then(|known| known.label()), &view);
+        match others.gone.remove(&view.id).and_then(|session| session.upgrade()) {
+            Some(session) => {
+                session.update(view);
+                self.live.pin().insert(session.id(), session);
             }
+            None => drop(others.idle.insert(view.id, Box::new(view))),
         }
     }
 
     fn update(&self, session: &Arc<LiveSession>, view: SessionView) {
         let old = session.view();
-        if view.revision <= old.revision {
-            return;
+        if view.revision > old.revision {
+            self.relabel(old.label(), &view);
+            session.update(view);
         }
+    }
+
+    fn relabel(&self, old: Option<HostLabel>, view: &SessionView) {
         let labels = self.sessions_by_label.pin();
-        if let Some(label) = old.label() {
+        if let Some(label) = old {
             labels.remove(&label);
         }
         if let Some(label) = view.label() {
             labels.insert(label, view.id);
         }
-        session.update(view);
     }
 
     /// Removes a session that is not known to have come back since.
-    fn remove_at(&self, id: SessionId, revision: u64, gone: &mut Gone) {
-        if self.session(id).is_some_and(|session| session.view().revision < revision) {
-            self.remove(id, gone);
+    fn remove_at(&self, id: SessionId, revision: u64, others: &mut Others) {
+        let live = self.known_live(id).map(|session| session.view().revision);
+        let known = live.or_else(|| others.idle.get(&id).map(|view| view.revision));
+        if known.is_some_and(|known| known < revision) {
+            self.remove(id, others);
         }
     }
 
-    fn remove(&self, id: SessionId, gone: &mut Gone) {
-        if let Some(session) = self.sessions.pin().remove(&id).cloned() {
-            if let Some(label) = session.view().label() {
-                self.sessions_by_label.pin().remove(&label);
-            }
+    fn remove(&self, id: SessionId, others: &mut Others) {
+        let idle = others.idle.remove(&id);
+        let live = self.live.pin().remove(&id).cloned();
+        let label = live.as_ref().map_or_else(|| idle.and_then(|view| view.label()), |session| session.view().label());
+        if let Some(label) = label {
+            self.sessions_by_label.pin().remove(&label);
+        }
+        if let Some(session) = live {
             session.cut_all(Cut::LockedOut);
-            gone.retain(|_, session| session.strong_count() > 0);
-            gone.insert(id, Arc::downgrade(&session));
+            others.gone.retain(|_, session| session.strong_count() > 0);
+            others.gone.insert(id, Arc::downgrade(&session));
         }
     }
 
-    fn changing(&self) -> std::sync::MutexGuard<'_, Gone> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,6 +255,33 @@ mod tests {
         let back = directory.session(id).expect("there again");
         assert!(Arc::ptr_eq(&unsettled, &back), "two counters would settle each other's leases after a crash");
         assert_eq!(back.view().revision, 3);
+    }
+
+    #[test]
+    fn a_session_that_nobody_wants_is_a_view_alone_and_kept_up_to_date() {
+        let (_data, file) = spent_file();
+        let (refills, _asked) = mpsc::unbounded_channel();
+        let directory = Directory::new(file, refills);
+        let (wanted, idle) = (SessionId::from_uuid(Uuid::new_v4()), SessionId::from_uuid(Uuid::new_v4()));
+        directory.apply(DirectoryChange::Snapshot(vec![view(wanted, 1), view(idle, 1)]));
+        let live = || {
+            let mut live = Vec::new();
+            directory.for_each_live(|session| live.push(session.id()));
+            live
+        };
+        assert_eq!((directory.len(), live()), (2, Vec::new()));
+        let session = directory.session(wanted).expect("there");
+        assert!(Arc::ptr_eq(&session, &directory.session(wanted).expect("still there")));
+        for revision in [3, 2] {
+            directory.apply(DirectoryChange::Upsert(view(wanted, revision)));
+            directory.apply(DirectoryChange::Upsert(view(idle, revision)));
+        }
+        assert_eq!((directory.len(), live()), (2, vec![wanted]));
+        assert_eq!(session.view().revision, 3);
+        assert_eq!(directory.session(idle).expect("there").view().revision, 3);
+        directory.apply(DirectoryChange::Snapshot(Vec::new()));
+        assert_eq!((directory.len(), live()), (0, Vec::new()));
+        assert!(directory.session(idle).is_none() && directory.session(wanted).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Looks at the connections of all sessions once a second, and ends those that only cost.
+//! Looks at the connections of all sessions that have had some once a second, and ends those that only cost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,6 @@ pub(crate) async fn watch(directory: Arc<Directory>, settings: LiveSettings) {
         looks.tick().await;
         let patience = Patience::of(&settings.load());
         let now = began.elapsed();
-        directory.for_each(|session| session.look(now, &patience));
+        directory.for_each_live(|session| session.look(now, &patience));
     }
 }
