@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use prometheus::proto::MetricFamily;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -73,16 +73,14 @@ impl FromRef<Admin> for BodyLimits {
 /// All routes. Requests must carry their [`crate::api::Peer`] as an extension.
 pub(crate) fn router(control: Control, sources: Vec<Source>, stop: watch::Receiver<bool>) -> Router {
     let (routes, _) = described().split_for_parts();
-    let metrics = Arc::clone(&control.metrics);
     let bodies = BodyLimits::new(control.settings.clone());
     let streams = Occupancy::new(STREAMS, STREAMS);
+    let around = from_fn_with_state(control.clone(), answer::to_operators);
     let admin = Admin { control, sources: sources.into(), streams, stop, bodies, sign_ins: Arc::default() };
     routes
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(from_fn(answer::add_headers))
-        .layer(from_fn_with_state(metrics, answer::count))
-        .layer(from_fn(answer::trace))
+        .layer(around)
         .with_state(admin)
 }
 

@@ -1,7 +1,7 @@
 //! The control plane's HTTP interface: routes, and what each of them passes through.
 //!
 //! ```text
-//!   connection ─▶ metrics ─▶ headers ─▶ CORS ─▶ foreign origins ─▶ route ─▶ limits ─▶ handler
+//!   connection ─▶ metrics, headers, foreign origins ─▶ CORS ─▶ route ─▶ limits ─▶ handler
 //! ```
 //!
 //! Handlers unpack a request, call one function of [`Control`], and pack its answer. `docs/API.md` describes the
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -77,17 +77,15 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         .merge(others)
         .merge(pages)
         .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(from_fn_with_state(control.clone(), origin::refuse_foreign));
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed);
     if let Some(cors) = origin::cors(&settings.cors_origins) {
         router = router.layer(cors);
     }
-    router
-        .layer(from_fn(answer::add_headers))
-        .layer(from_fn_with_state(control.settings.clone(), answer::add_hsts))
-        .layer(from_fn_with_state(Arc::clone(&control.metrics), answer::count))
-        .layer(from_fn(answer::trace))
-        .with_state(Api { bodies: BodyLimits::new(control.settings.clone()), control, live })
+    router.layer(from_fn_with_state(control.clone(), answer::to_everybody)).with_state(Api {
+        bodies: BodyLimits::new(control.settings.clone()),
+        control,
+        live,
+    })
 }
 
 /// The OpenAPI document of these routes.

@@ -1,16 +1,18 @@
-//! What every answer has: headers that keep browsers careful, and a count in the metrics.
-
-use std::sync::Arc;
+//! What goes around every answer: headers that keep browsers careful, a count in the metrics, the trace it belongs to.
+//!
+//! All of it in one layer. For each layer a router copies what is below it, with each request anew.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use runit_config::LiveSettings;
 use runit_core::trace::{TRACEPARENT, TraceId};
 use tracing::Instrument;
 
-use super::problem::ProblemCode;
+use super::origin;
+use super::problem::{Problem, ProblemCode};
+use crate::control::Control;
 use crate::metrics::Metrics;
 
 /// For answers that say nothing else. An API answer is no document: nothing may be loaded from it or framed.
@@ -22,42 +24,63 @@ const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
-pub(crate) async fn add_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    for (name, value) in DEFAULTS {
-        response.headers_mut().entry(name).or_insert(value);
-    }
+/// Around the API, which browsers come to: a foreign page changes nothing.
+pub(super) async fn to_everybody(State(control): State<Control>, request: Request, next: Next) -> Response {
+    let asked = Asked::of(&request);
+    let answering = async {
+        if origin::is_foreign(&control, &request) {
+            return Problem::ForeignOrigin.into_response();
+        }
+        next.run(request).await
+    };
+    let mut response = asked.answered(&control.metrics, answering).await;
+    add_hsts(&control.settings, &mut response);
     response
 }
 
+/// Around the admin API.
+pub(crate) async fn to_operators(State(control): State<Control>, request: Request, next: Next) -> Response {
+    Asked::of(&request).answered(&control.metrics, next.run(request)).await
+}
+
+/// What is known of a request before it is answered.
+struct Asked {
+    route: Option<MatchedPath>,
+    trace: Option<TraceId>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let trace = request.headers().get(TRACEPARENT).and_then(|field| TraceId::of(field.as_bytes()));
+        Self { route: request.extensions().get::<MatchedPath>().cloned(), trace }
+    }
+
+    async fn answered(self, metrics: &Metrics, answering: impl Future<Output = Response>) -> Response {
+        let Self { route, trace } = self;
+        // Whatever is logged for a request of a trace names the trace.
+        let mut response = match trace {
+            Some(trace) => answering.instrument(tracing::info_span!("request", %trace)).await,
+            None => answering.await,
+        };
+        for (name, value) in DEFAULTS {
+            response.headers_mut().entry(name).or_insert(value);
+        }
+        let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+        metrics.request(route, status);
+        tracing::debug!(route, status, "answered");
+        if let Some(ProblemCode(code)) = response.extensions().get() {
+            metrics.problem(code);
+        }
+        response
+    }
+}
+
 /// What browsers are told of `https://` (RFC 6797), where it is how they come here.
-pub(super) async fn add_hsts(State(settings): State<LiveSettings>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+fn add_hsts(settings: &LiveSettings, response: &mut Response) {
     let settings = settings.load();
     let seconds = settings.gateway.hsts_seconds;
     if settings.control.public_url.scheme() == "https" && seconds > 0 {
         let hsts = HeaderValue::try_from(format!("max-age={seconds}")).expect("digits");
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
     }
-    response
-}
-
-/// Whatever is logged for a request of a trace names the trace.
-pub(crate) async fn trace(request: Request, next: Next) -> Response {
-    match request.headers().get(TRACEPARENT).and_then(|field| TraceId::of(field.as_bytes())) {
-        Some(trace) => next.run(request).instrument(tracing::info_span!("request", %trace)).await,
-        None => next.run(request).await,
-    }
-}
-
-pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
-    metrics.request(route, status);
-    tracing::debug!(route, status, "answered");
-    if let Some(ProblemCode(code)) = response.extensions().get() {
-        metrics.problem(code);
-    }
-    response
 }

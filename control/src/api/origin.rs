@@ -4,14 +4,11 @@
 //! address. Therefore CORS is off, and requests that change something are refused when a browser says that a foreign
 //! page sent them (OWASP CSRF prevention, "verifying origin").
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use tower_http::cors::CorsLayer;
 use url::Url;
 
-use super::problem::Problem;
 use super::throttle::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::control::Control;
 
@@ -28,15 +25,11 @@ pub(super) fn cors(origins: &[Url]) -> Option<CorsLayer> {
     })
 }
 
-/// Refuses what changes something and comes from a foreign page. Programs send no `Origin`.
-pub(super) async fn refuse_foreign(State(control): State<Control>, request: Request, next: Next) -> Response {
+/// Whether it would change something and comes from a foreign page. Programs send no `Origin`.
+pub(super) fn is_foreign(control: &Control, request: &Request) -> bool {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    match request.headers().get(header::ORIGIN) {
-        Some(origin) if !is_safe && !is_ours(&control, origin, request.headers()) => {
-            Problem::ForeignOrigin.into_response()
-        }
-        _ => next.run(request).await,
-    }
+    let origin = request.headers().get(header::ORIGIN).filter(|_| !is_safe);
+    origin.is_some_and(|origin| !is_ours(control, origin, request.headers()))
 }
 
 /// Our public name, a listed origin, or the very host that the browser addressed.

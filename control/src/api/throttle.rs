@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use runit_core::NetworkKey;
@@ -42,6 +42,11 @@ impl Throttle {
         Arc::new(Self { limit: SharedLimit::new(name, limit_of(limit)), shared: true })
     }
 
+    fn policy(&self) -> String {
+        let limit = self.limit.limit();
+        format!("\"{}\";q={};w={}", self.limit.name(), limit.requests, limit.window.as_secs())
+    }
+
     async fn admit(&self, control: &Control, network: NetworkKey) -> Result<Verdict, StoreError> {
         let now = control.sessions.clock.now();
         match self.shared {
@@ -56,11 +61,17 @@ impl Throttle {
 pub(super) struct Throttles {
     control: Control,
     throttles: Arc<[Arc<Throttle>]>,
+    /// `RateLimit-Policy` when so many were asked, less one.
+    policies: Arc<[HeaderValue]>,
 }
 
 impl Throttles {
     pub(super) fn new(control: Control, throttles: &[&Arc<Throttle>]) -> Self {
-        Self { control, throttles: throttles.iter().map(|&throttle| Arc::clone(throttle)).collect() }
+        let throttles: Arc<[Arc<Throttle>]> = throttles.iter().map(|&throttle| Arc::clone(throttle)).collect();
+        let items: Vec<String> = throttles.iter().map(|throttle| throttle.policy()).collect();
+        let policies = (1..=items.len()).map(|asked| items[..asked].join(", "));
+        let policies = policies.map(|list| HeaderValue::try_from(list).expect("names and numbers")).collect();
+        Self { control, throttles, policies }
     }
 
     async fn admit(&self, network: NetworkKey) -> Result<Vec<(&Throttle, Verdict)>, StoreError> {
@@ -94,24 +105,20 @@ pub(super) async fn pass(State(throttles): State<Throttles>, peer: Sender, reque
             response
         }
     };
-    tell(response.headers_mut(), &verdicts);
+    if let Some(policy) = verdicts.len().checked_sub(1).and_then(|last| throttles.policies.get(last)) {
+        response.headers_mut().insert(RATE_LIMIT_POLICY, policy.clone());
+    }
+    if let Ok(standing) = HeaderValue::try_from(standing(&verdicts)) {
+        response.headers_mut().insert(RATE_LIMIT, standing);
+    }
     response
 }
 
-fn tell(headers: &mut HeaderMap, verdicts: &[(&Throttle, Verdict)]) {
-    let list = |item: fn(&Throttle, &Verdict) -> String| {
-        let items: Vec<String> = verdicts.iter().map(|(throttle, verdict)| item(throttle, verdict)).collect();
-        HeaderValue::try_from(items.join(", ")).ok()
-    };
-    let policy = list(|throttle, _| {
-        let limit = throttle.limit.limit();
-        format!("\"{}\";q={};w={}", throttle.limit.name(), limit.requests, limit.window.as_secs())
-    });
-    let standing = list(|throttle, verdict| {
+fn standing(verdicts: &[(&Throttle, Verdict)]) -> String {
+    let item = |(throttle, verdict): &(&Throttle, Verdict)| {
         format!("\"{}\";r={};t={}", throttle.limit.name(), verdict.remaining, seconds(verdict.next_free))
-    });
-    headers.extend(policy.map(|value| (RATE_LIMIT_POLICY, value)));
-    headers.extend(standing.map(|value| (RATE_LIMIT, value)));
+    };
+    verdicts.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
 /// Whole seconds, rounded up: who waits for so long is let through.
