@@ -1,16 +1,20 @@
 //! An open loop: requests are sent when they are due, whatever happened to those before.
 //!
 //! A request's latency counts from when it was due, also if the one before it on its connection was late: what a slow
-//! moment does to those who come meanwhile is in the numbers (no "coordinated omission"). Each connection has a thread of its
-//! own, because the timers of an asynchronous runtime tick in milliseconds.
+//! moment does to those who come meanwhile is in the numbers (no "coordinated omission"). One thread of its own keeps all
+//! connections: the timers of an asynchronous runtime tick in milliseconds, and a thread for each connection would have the
+//! kernel wake one for each answer, at the cost of who answers.
 
-use std::io::{Read, Write};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZero;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::time::Timespec;
 
 use crate::measure::Tally;
 
@@ -29,55 +33,93 @@ pub(crate) fn keep<B: AsRef<[u8]>>(
     address: SocketAddr,
     pace: Pace,
     turn: Duration,
-    request: impl Fn(u32) -> B + Sync,
-) -> Result<Tally> {
-    let begin = Instant::now() + Duration::from_millis(20);
-    let connection = &|number| keep_one(address, pace, number, (begin, turn), &request);
-    let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..pace.connections).map(|number| scope.spawn(move || connection(number))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
-    });
-    let mut all = Tally::default();
-    for tally in tallies {
-        let tally = tally?;
-        all.done += tally.done;
-        all.latency.add(&tally.latency)?;
-    }
-    Ok(all)
-}
-
-fn keep_one<B: AsRef<[u8]>>(
-    address: SocketAddr,
-    pace: Pace,
-    number: u32,
-    (begin, turn): (Instant, Duration),
     request: impl Fn(u32) -> B,
 ) -> Result<Tally> {
     // Sleeps may be late by 50 µs otherwise.
     rustix::thread::set_current_timer_slack(NonZero::new(1))?;
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut connections = Vec::new();
+    for number in 0..pace.connections {
+        let connection = Connection::open(address)?;
+        epoll::add(&poll, &connection.stream, epoll::EventData::new_u64(number.into()), epoll::EventFlags::IN)?;
+        connections.push(connection);
+    }
+    let begin = Instant::now() + Duration::from_millis(20);
+    let mut coming = (0..)
+        .map(|number| (number, Duration::from_secs(1) * number / pace.per_second))
+        .take_while(|&(_, at)| at < turn)
+        .peekable();
     let mut tally = Tally::default();
-    let mut buffer = vec![0; 16 * 1024];
-    for turn_of in 0.. {
-        let index = number + turn_of * pace.connections;
-        let due = Duration::from_secs(1) * index / pace.per_second;
-        if due >= turn {
-            break;
+    let mut ready = Vec::with_capacity(connections.len());
+    while coming.peek().is_some() || connections.iter().any(Connection::is_busy) {
+        while let Some((number, at)) = coming.next_if(|&(_, at)| begin + at <= Instant::now()) {
+            let connection = &mut connections[(number % pace.connections) as usize];
+            connection.due.push_back((number, begin + at));
+            if connection.due.len() == 1 {
+                connection.send(&request)?;
+            }
         }
-        let due = begin + due;
-        thread::sleep(due.saturating_duration_since(Instant::now()));
-        stream.write_all(request(index).as_ref())?;
-        let mut read = 0;
-        while !is_whole(&buffer[..read]) {
-            let more = stream.read(&mut buffer[read..])?;
-            ensure!(more > 0, "the connection ended");
-            read += more;
+        let wait = coming.peek().map(|&(_, at)| (begin + at).saturating_duration_since(Instant::now()));
+        let wait = wait.map(Timespec::try_from).transpose()?;
+        ready.clear();
+        epoll::wait(&poll, spare_capacity(&mut ready), wait.as_ref())?;
+        for event in &ready {
+            let connection = &mut connections[usize::try_from(event.data.u64())?];
+            if let Some(due) = connection.receive()? {
+                tally.count(due, 0);
+                connection.send(&request)?;
+            }
         }
-        ensure!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..read]));
-        tally.count(due, 0);
     }
     Ok(tally)
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Requests without an answer, of which the first has been sent.
+    due: VecDeque<(u32, Instant)>,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, due: VecDeque::new(), answer: Vec::new() })
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Sends the first that is due. One at a time: it fits into the socket.
+    fn send<B: AsRef<[u8]>>(&mut self, request: impl Fn(u32) -> B) -> Result<()> {
+        if let Some(&(number, _)) = self.due.front() {
+            self.stream.write_all(request(number).as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there; when the request was due whose answer is whole now.
+    fn receive(&mut self) -> Result<Option<Instant>> {
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            read => {
+                let read = read?;
+                ensure!(read > 0, "the connection ended");
+                self.answer.extend_from_slice(&buffer[..read]);
+            }
+        }
+        if !is_whole(&self.answer) {
+            return Ok(None);
+        }
+        ensure!(self.answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.answer));
+        self.answer.clear();
+        let (_, due) = self.due.pop_front().context("an answer to nothing")?;
+        Ok(Some(due))
+    }
 }
 
 /// Whether the head has come, and a body of the length that it gives.
