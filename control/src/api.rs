@@ -20,6 +20,7 @@ pub(crate) mod request;
 mod throttle;
 mod usage_stream;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,12 +41,23 @@ use throttle::{Throttle, Throttles};
 const TITLE: &str = "RUNIT control API";
 const ABOUT: &str = "What providers and renters ask of the control plane. docs/API.md tells the same at length.";
 
-/// What handlers share.
+/// What handlers share; a request has several copies of it, so a copy is one count.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub(crate) struct Api(Arc<Shared>);
+
+/// What that is.
+pub(crate) struct Shared {
     control: Control,
     live: Arc<LiveList>,
     bodies: BodyLimits,
+}
+
+impl Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl FromRef<Api> for BodyLimits {
@@ -81,11 +93,9 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
     if let Some(cors) = origin::cors(&settings.cors_origins) {
         router = router.layer(cors);
     }
-    router.layer(from_fn_with_state(control.clone(), answer::to_everybody)).with_state(Api {
-        bodies: BodyLimits::new(control.settings.clone()),
-        control,
-        live,
-    })
+    let around = from_fn_with_state(control.clone(), answer::to_everybody);
+    let shared = Shared { bodies: BodyLimits::new(control.settings.clone()), control, live };
+    router.layer(around).with_state(Api(Arc::new(shared)))
 }
 
 /// The OpenAPI document of these routes.

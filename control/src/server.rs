@@ -3,8 +3,11 @@
 //! Not `axum::serve`, because that has no deadline for a request's head: a few thousand silent connections would be
 //! enough to keep everybody else out. Here a connection that has asked for nothing yet has little time, and gives way.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -137,24 +140,24 @@ async fn receive(
     stop: watch::Receiver<bool>,
 ) {
     let (metrics, first_head) = (Arc::clone(&service.metrics), service.reception.first_head);
+    let mut dismissed = pin!(dismissed(&place, first_head));
+    // Who has asked keeps the place, and it is not looked again.
+    let dismissed = poll_fn(|context| match place.has_asked() {
+        true => Poll::Pending,
+        false => dismissed.as_mut().poll(context),
+    });
     tokio::select! {
         biased;
-        why = dismissed(&place, first_head) => metrics.turned_away(why),
+        why = dismissed => metrics.turned_away(why),
         () = shake_hands(stream, peer, Arc::clone(&place), service, stop) => {}
     }
 }
 
 /// Resolves when a connection has to go since it did not ask: another takes its place, or its time is over.
 async fn dismissed(place: &Place, first_head: Duration) -> TurnedAway {
-    let overdue = async {
-        tokio::time::sleep(first_head).await;
-        if place.has_asked() {
-            std::future::pending().await
-        }
-    };
     tokio::select! {
         () = place.gave_way() => TurnedAway::GaveWay,
-        () = overdue => TurnedAway::NoHead,
+        () = tokio::time::sleep(first_head) => TurnedAway::NoHead,
     }
 }
 
