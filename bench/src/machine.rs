@@ -47,16 +47,30 @@ impl Cores {
         Ok(cores)
     }
 
-    /// Does something, such as starting a process, on the proxy's core.
+    /// Does something, such as starting a process, on the proxy's core, or on both.
     ///
     /// # Errors
     /// When the kernel does not let us.
-    pub(crate) fn on_proxy_core<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
-        sched_setaffinity(None, &self.proxy)?;
+    pub(crate) fn on<T>(&self, cores: Allowed, work: impl FnOnce() -> T) -> Result<T> {
+        let mut allowed = self.proxy;
+        if cores == Allowed::Both {
+            (0..CpuSet::MAX_CPU).filter(|&core| self.load.is_set(core)).for_each(|core| allowed.set(core));
+        }
+        sched_setaffinity(None, &allowed)?;
         let done = work();
         sched_setaffinity(None, &self.load)?;
         Ok(done)
     }
+}
+
+/// Which cores a process may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// The one that no load is on.
+    #[default]
+    ProxyAlone,
+    /// That one, and the load's.
+    Both,
 }
 
 fn only(core: usize) -> CpuSet {

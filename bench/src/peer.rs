@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::machine::{Cores, version};
+use crate::machine::{Allowed, Cores, version};
 use crate::process::{Process, free_addresses};
 use crate::runit::Runit;
 use crate::tls::Certificate;
@@ -103,11 +103,13 @@ pub(crate) struct Demands {
     pub(crate) cap_bytes: u64,
     /// Whether clients come over TLS: where one process serves one protocol only, this says which.
     pub(crate) tls: bool,
+    /// Where it runs; on both cores RUNIT's proxy has one thread all the same.
+    pub(crate) cores: Allowed,
 }
 
 impl Default for Demands {
     fn default() -> Self {
-        Self { cap_bytes: 1 << 50, tls: false }
+        Self { cap_bytes: 1 << 50, tls: false, cores: Allowed::default() }
     }
 }
 
@@ -185,7 +187,7 @@ impl Peer {
                 bare
             }
         };
-        let process = Process::start(&house.cores, command, &directory.join("log"), http)?;
+        let process = Process::start((&house.cores, demands.cores), command, &directory.join("log"), http)?;
         let tls_address = if kind == Kind::Chp { demands.tls.then_some(http) } else { Some(https) };
         let checks = matches!(kind, Kind::Nginx | Kind::Haproxy);
         let credential = if checks { credential(&tokens[0]) } else { String::new() };

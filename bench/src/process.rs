@@ -1,4 +1,4 @@
-//! A peer's process: started on its core, measured through `/proc`, killed when it is dropped.
+//! A peer's process: started on its cores, measured through `/proc`, killed when it is dropped.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::machine::Cores;
+use crate::machine::{Allowed, Cores};
 
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(5);
@@ -21,14 +21,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` on the proxy's core and waits until `address` takes connections. What it says is kept in `log`.
+    /// Starts `command` on those cores and waits until `address` takes connections. What it says is kept in `log`.
     ///
     /// # Errors
     /// When it does not start, or ends, or does not listen within 20 s.
-    pub(crate) fn start(cores: &Cores, mut command: Command, log: &Path, address: SocketAddr) -> Result<Self> {
+    pub(crate) fn start(
+        (cores, allowed): (&Cores, Allowed),
+        mut command: Command,
+        log: &Path,
+        address: SocketAddr,
+    ) -> Result<Self> {
         let output = File::create(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = cores.on_proxy_core(|| command.spawn())?.with_context(|| format!("cannot start {command:?}"))?;
+        let child = cores.on(allowed, || command.spawn())?.with_context(|| format!("cannot start {command:?}"))?;
         let mut process = Self { child };
         let deadline = Instant::now() + START;
         while TcpStream::connect(address).is_err() {

@@ -47,7 +47,7 @@ impl Runit {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start(house: &House, demands: Demands) -> Result<(Self, Process)> {
-        let Demands { cap_bytes, tls } = demands;
+        let Demands { cap_bytes, tls, cores } = demands;
         let directory = house.directory.path().join(format!("runit-{}", Uuid::new_v4()));
         std::fs::create_dir(&directory)?;
         let data = directory.join("data");
@@ -61,7 +61,7 @@ impl Runit {
         let pair = if tls { pair.as_str() } else { "" };
         let settings = format!(
             "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"{scheme}://{gateway}\"\nadmin_listen = \"{admin}\"\n\
-             drain_seconds = 0\n{pair}\
+             drain_seconds = 0\nthreads = 1\n{pair}\
              [control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
              provider_silent_seconds = 86400\nrenter_absent_seconds = 86400\n\
              general_limit = {unlimited}\ncreation_limit = {unlimited}\nheartbeat_limit = {unlimited}\n\
@@ -77,7 +77,7 @@ impl Runit {
         std::fs::write(&file, settings)?;
         let mut command = Command::new(beside_us("runit-gateway")?);
         command.arg("--config").arg(&file);
-        let process = Process::start(&house.cores, command, &directory.join("log"), gateway)?;
+        let process = Process::start((&house.cores, cores), command, &directory.join("log"), gateway)?;
         let connector = tls.then(|| house.certificate.connector()).transpose()?.map(Arc::new);
         Ok((Self { gateway, control, connector }, process))
     }

@@ -60,9 +60,9 @@ pub(crate) const TARGETS: [Target; 21] = [
     ratio(Scenario::Latency, Metric::P99, DIRECT, Bound::AtMost(1_000.0)),
     plain(Scenario::Idle, Metric::Held, RUNIT, Bound::AtLeast(100.0)),
     plain(Scenario::Cap, Metric::Overshoot, RUNIT, Bound::AtMost(0.0)),
-    plain(Scenario::Fleet, Metric::P99, "heartbeats beside requests", Bound::AtMost(50_000.0)),
-    plain(Scenario::Fleet, Metric::Held, "requests beside heartbeats", Bound::AtLeast(95.0)),
-    plain(Scenario::Fleet, Metric::Memory, "heartbeats alone", Bound::AtMost(1.5)),
+    plain(Scenario::Fleet, Metric::P99, "heartbeats beside requests, two cores", Bound::AtMost(50_000.0)),
+    plain(Scenario::Fleet, Metric::Held, "requests beside heartbeats, two cores", Bound::AtLeast(95.0)),
+    plain(Scenario::Fleet, Metric::Memory, "heartbeats alone, two cores", Bound::AtMost(1.5)),
 ];
 
 const fn ratio(scenario: Scenario, metric: Metric, against: &'static str, bound: Bound) -> Target {

@@ -2,7 +2,8 @@
 //! renter's connections ask as fast as they can.
 //!
 //! Each round measures the requests alone, the heartbeats alone, and both together: what heartbeats take from the data
-//! plane is the difference.
+//! plane is the difference. Once with the proxy's core for the whole gateway, as every peer has it, and once with both cores,
+//! of which the load has its part: its proxy has one thread there, too, and heartbeats may be answered beside it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::load;
+use crate::machine::Allowed;
 use crate::measure::{Effort, Metric, Samples, Tally, Turn, note_units};
 use crate::peer::{Demands, House, Kind, Peer, credential};
 use crate::process::Process;
@@ -29,10 +31,18 @@ const TURNS: u32 = 5;
 /// # Errors
 /// When the gateway cannot be started, or a call fails.
 pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
+    let mut samples = Vec::new();
+    for (cores, name) in [(Allowed::ProxyAlone, "one core"), (Allowed::Both, "two cores")] {
+        samples.extend(measure(house, effort, cores, name).await?);
+    }
+    Ok(samples)
+}
+
+async fn measure(house: &House, effort: Effort, cores: Allowed, name: &str) -> Result<[Samples; 4]> {
     let sessions = SESSIONS / effort.shrink;
     let pace = Pace { per_second: HEARTBEATS.per_second / u32::try_from(effort.shrink)?, ..HEARTBEATS };
     let turn = effort.turn * TURNS;
-    let peer = Peer::start(Kind::Runit, house, Demands::default()).await?;
+    let peer = Peer::start(Kind::Runit, house, Demands { cores, ..Demands::default() }).await?;
     let runit = peer.runit.clone().context("it is RUNIT")?;
     let memory = || peer.process.as_ref().map(Process::memory).unwrap_or(0);
     let before = memory();
@@ -50,7 +60,7 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     let ask = || load::kept(&peer.way, None, RENTERS_CONNECTIONS, SMALL, turn);
 
     let names = ["requests alone", "heartbeats alone", "requests beside heartbeats", "heartbeats beside requests"];
-    let mut samples = names.map(Samples::of);
+    let mut samples = names.map(|what| Samples::of(format!("{what}, {name}")));
     for round in 0..=effort.rounds {
         let alone = timed(&peer, ask()).await?;
         let quiet = timed(&peer, beat()).await?;
@@ -71,7 +81,7 @@ pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     // At last: what registering them took besides has been given back.
     let each = memory().saturating_sub(before) as f64 / 1024.0 / sessions as f64;
     samples[1].note(Metric::Memory, each);
-    Ok(samples.into())
+    Ok(samples)
 }
 
 async fn timed(peer: &Peer, work: impl Future<Output = Result<Tally>>) -> Result<(Tally, Turn)> {
