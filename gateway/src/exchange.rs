@@ -20,6 +20,7 @@ use runit_core::SessionView;
 use crate::connection::Connection;
 use crate::headers;
 use crate::kept::Kept;
+use crate::portions::Portions;
 use crate::proxy::{Context, Proxy};
 
 /// Whether this module serves a request.
@@ -78,7 +79,7 @@ impl Proxy {
             }
         }
         let provider = self.connector.new_stream(&self.peer(ctx.admitted()?)).await.map_err(|error| error.into_up())?;
-        self.ask_on(provider, renter, connection, ctx, view).await
+        self.ask_on(Portions::of(provider), renter, connection, ctx, view).await
     }
 
     async fn ask_on(

@@ -42,6 +42,7 @@ mod pace;
 mod page;
 mod peer;
 mod places;
+mod portions;
 #[cfg(test)]
 mod properties;
 mod proxy;
