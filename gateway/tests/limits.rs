@@ -9,7 +9,7 @@ use futures::future::join_all;
 use runit_config::{Limit, Rate};
 use runit_core::session::Change;
 use runit_core::{AccessToken, SessionId};
-use support::process::{Installation, Process};
+use support::process::{Installation, Process, free_addresses};
 use support::tls::Issuer;
 use support::{Client, TestGateway, WEBSOCKET, bearer, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -314,7 +314,7 @@ async fn right_tokens_are_no_guesses() {
 
 /// A gateway with a listener that redirects, and that listener's address. Of its files 62 are for redirects.
 async fn redirecting(issuer: &Issuer) -> (Installation, Process, SocketAddr) {
-    let redirect = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let [redirect] = free_addresses();
     let house = Installation::over_tls(issuer, &format!("redirect_listen = \"{redirect}\"\n"), "");
     let process = house.start_with_files(1_000).await;
     let deadline = tokio::time::Instant::now() + support::PATIENCE;

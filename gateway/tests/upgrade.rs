@@ -3,7 +3,7 @@
 mod support;
 
 use rustix::process::Signal;
-use support::process::{Installation, Rented};
+use support::process::{Installation, Rented, free_addresses};
 use support::tls::Issuer;
 use support::{Client, TestUpstream, WEBSOCKET, bearer};
 
@@ -128,7 +128,7 @@ async fn a_node_that_leaves_ends_websockets_at_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_takes_over_tls_and_the_redirect_too() {
     let issuer = Issuer::new();
-    let redirect = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let [redirect] = free_addresses();
     let house = Installation::over_tls(&issuer, &format!("redirect_listen = \"{redirect}\"\n"), "");
     let upstream = TestUpstream::start().await;
     let mut old = house.start().await;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use runit_control::postgres::PostgresSettings;
 use runit_core::Secret;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 /// The server refuses to run as root: Debian's package brings this user.
 const USER: &str = "postgres";
@@ -112,6 +113,12 @@ fn chown(directory: &Path) {
     assert!(changed.success(), "the folder cannot be given to {USER}");
 }
 
+/// Below those that the kernel gives to connections (`ip_local_port_range`), which tests beside this one open all the time.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+    loop {
+        let port = 10_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000).expect("it fits");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

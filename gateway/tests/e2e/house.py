@@ -6,6 +6,7 @@ Nothing here sleeps and hopes: `eventually` waits for a condition and tells the 
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -47,11 +48,20 @@ def eventually(what, probe, seconds):
 
 
 def free_ports(count):
-    reserved = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Below those that the kernel gives to connections (ip_local_port_range)."""
+    reserved = [free_port() for _ in range(count)]
     ports = [one.getsockname()[1] for one in reserved]
     for one in reserved:
         one.close()
     return ports
+
+
+def free_port():
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", random.randrange(10_000, 30_000)))
+        except OSError:
+            continue
 
 
 def docker(*arguments):

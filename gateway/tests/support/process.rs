@@ -9,6 +9,7 @@ use runit_core::{AccessToken, SessionId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use uuid::Uuid;
 
 use super::tls::Issuer;
 use super::{Client, PATIENCE, eventually};
@@ -261,12 +262,18 @@ impl Drop for Process {
     }
 }
 
-/// Ports that were free a moment ago: all are held at once, so that they differ.
 async fn is_up(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
+/// Ports that were free a moment ago: all are held at once, so that they differ. They are below those that the kernel gives to
+/// connections (`ip_local_port_range`), which tests beside this one open all the time.
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("bound"))
+    let free = || loop {
+        let port = 10_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000).expect("it fits");
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener;
+        }
+    };
+    [(); N].map(|()| free()).map(|listener| listener.local_addr().expect("bound"))
 }
