@@ -57,21 +57,24 @@ impl Asked {
 
     async fn answered(self, metrics: &Metrics, answering: impl Future<Output = Response>) -> Response {
         let Self { route, trace } = self;
-        // Whatever is logged for a request of a trace names the trace.
-        let mut response = match trace {
-            Some(trace) => answering.instrument(tracing::info_span!("request", %trace)).await,
-            None => answering.await,
+        let counted = async {
+            let mut response = answering.await;
+            for (name, value) in DEFAULTS {
+                response.headers_mut().entry(name).or_insert(value);
+            }
+            let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+            metrics.request(route, status);
+            tracing::debug!(route, status, "answered");
+            if let Some(ProblemCode(code)) = response.extensions().get() {
+                metrics.problem(code);
+            }
+            response
         };
-        for (name, value) in DEFAULTS {
-            response.headers_mut().entry(name).or_insert(value);
+        // Whatever is logged for a request of a trace names the trace.
+        match trace {
+            Some(trace) => counted.instrument(tracing::info_span!("request", %trace)).await,
+            None => counted.await,
         }
-        let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
-        metrics.request(route, status);
-        tracing::debug!(route, status, "answered");
-        if let Some(ProblemCode(code)) = response.extensions().get() {
-            metrics.problem(code);
-        }
-        response
     }
 }
 
@@ -82,5 +85,43 @@ fn add_hsts(settings: &LiveSettings, response: &mut Response) {
     if settings.control.public_url.scheme() == "https" && seconds > 0 {
         let hsts = HeaderValue::try_from(format!("max-age={seconds}")).expect("digits");
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_line_of_a_request_names_its_trace() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+        let _log = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+        let trace = TraceId::of(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let answering = async {
+            tracing::info!("under way");
+            Problem::NotFound.into_response()
+        };
+        Asked { route: None, trace }.answered(&Metrics::new().expect("names"), answering).await;
+        let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("under way") && log.contains("answered"), "{log}");
+        assert!(log.lines().all(|line| line.contains("4bf92f3577b34da6a3ce929d0e0e4736")), "{log}");
     }
 }
