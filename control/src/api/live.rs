@@ -1,5 +1,5 @@
-//! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed, and not at all
-//! while nobody does.
+//! The list of free sessions as server-sent events: made once for all who watch, whenever it has changed, and not while nobody
+//! does.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,8 +21,9 @@ use crate::occupancy::{Occupancy, Place};
 
 /// Changes that come this close after each other make one event.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Of a processor's time the lists of a large table take one part in so many: the larger they are, the rarer.
+/// One part in so many of the time goes into making lists: those of a large table are rarer, down to one in [`RAREST`].
 const SHARE: u32 = 10;
+const RAREST: Duration = Duration::from_secs(2);
 /// A comment after so long without an event keeps proxies from closing the stream.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Streams that one network may have open: each is a browser's tab.
@@ -32,7 +33,7 @@ const STREAMS: usize = 2_000;
 
 /// The list as JSON text, and who watches it.
 pub(crate) struct LiveList {
-    /// None while nobody watches.
+    /// None while nobody watches, from the next change on.
     json: watch::Sender<Option<Arc<str>>>,
     /// Somebody does now.
     watched: Notify,
@@ -70,7 +71,7 @@ impl LiveList {
         let mut changed = control.sessions.directory.changed();
         let follow = async {
             loop {
-                if self.json.receiver_count() == 0 {
+                while self.json.receiver_count() == 0 {
                     self.json.send_replace(None);
                     self.watched.notified().await;
                 }
@@ -78,14 +79,17 @@ impl LiveList {
                 let began = Instant::now();
                 let listing = control.clone();
                 // A large one is made aside: who sends a heartbeat does not wait for it.
-                let Ok(list) = tokio::task::spawn_blocking(move || rendered(&listing)).await else { return };
-                let took = began.elapsed();
-                self.json.send_if_modified(|known| {
-                    let differs = known.as_ref() != Some(&list);
-                    *known = Some(list);
-                    differs
-                });
-                tokio::time::sleep(COALESCE.max(took * (SHARE - 1))).await;
+                match tokio::task::spawn_blocking(move || rendered(&listing)).await {
+                    Ok(list) => {
+                        self.json.send_if_modified(|known| {
+                            let differs = known.as_ref() != Some(&list);
+                            *known = Some(list);
+                            differs
+                        });
+                    }
+                    Err(error) => tracing::error!(%error, "the list of free sessions could not be made"),
+                }
+                tokio::time::sleep(COALESCE.max(began.elapsed() * (SHARE - 1)).min(RAREST)).await;
                 tokio::select! {
                     change = changed.changed() => if change.is_err() { return },
                     () = control.reports.changed() => {}
