@@ -1,7 +1,8 @@
-//! The sessions that this node knows, kept up to date by the authority. Looking one up that was wanted before takes no lock.
+//! The sessions that this node knows, kept up to date by the authority.
 //!
 //! Most sessions of a large table are waiting for a renter, or have one at another node: of those only the view is kept, and
-//! the rest is made when somebody wants one here.
+//! the rest is made when somebody wants one here. Looking up one that was wanted before takes no lock; any other, known or not,
+//! takes one that is held for one change at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,6 @@ use runit_core::{DirectoryChange, HostLabel, SecretHash, SessionId, SessionView}
 use runit_spent::SpentFile;
 use tokio::sync::{Notify, mpsc};
 
-use crate::connection::Cut;
 use crate::counters::Counters;
 use crate::live::LiveSession;
 
@@ -149,26 +149,28 @@ impl Directory {
     }
 
     fn apply(&self, change: DirectoryChange) {
-        let mut others = self.others();
-        let others = &mut *others;
         match change {
             DirectoryChange::Snapshot(views) => {
                 let listed: HashSet<SessionId> = views.iter().map(|view| view.id).collect();
-                let live = self.live.pin();
-                let known = live.keys().chain(others.idle.keys());
-                let unlisted: Vec<SessionId> = known.filter(|id| !listed.contains(id)).copied().collect();
-                unlisted.into_iter().for_each(|id| self.remove(id, others));
-                views.into_iter().for_each(|view| self.upsert(view, others));
+                self.unlisted(&listed).into_iter().for_each(|id| self.remove(id, &mut self.others()));
+                // The lock anew for each: a request for a session that is not live waits for it.
+                views.into_iter().for_each(|view| self.upsert(view, &mut self.others()));
                 // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
                 self.loaded.store(true, Ordering::Release);
             }
             DirectoryChange::Upsert(view) if view.status == SessionStatus::Removed => {
-                self.remove_at(view.id, view.revision, others);
+                self.remove_at(view.id, view.revision, &mut self.others());
             }
-            DirectoryChange::Upsert(view) => self.upsert(view, others),
-            DirectoryChange::Remove(id, revision) => self.remove_at(id, revision, others),
+            DirectoryChange::Upsert(view) => self.upsert(view, &mut self.others()),
+            DirectoryChange::Remove(id, revision) => self.remove_at(id, revision, &mut self.others()),
         }
         self.changed.notify_waiters();
+    }
+
+    fn unlisted(&self, listed: &HashSet<SessionId>) -> Vec<SessionId> {
+        let others = self.others();
+        let live = self.live.pin();
+        live.keys().chain(others.idle.keys()).filter(|id| !listed.contains(id)).copied().collect()
     }
 
     fn upsert(&self, view: SessionView, others: &mut Others) {
@@ -182,6 +184,7 @@ impl Directory {
         self.relabel(known.and_then(|known| known.label()), &view);
         match others.gone.remove(&view.id).and_then(|session| session.upgrade()) {
             Some(session) => {
+                session.come_back();
                 session.update(view);
                 self.live.pin().insert(session.id(), session);
             }
@@ -224,7 +227,7 @@ impl Directory {
             self.sessions_by_label.pin().remove(&label);
         }
         if let Some(session) = live {
-            session.cut_all(Cut::LockedOut);
+            session.leave();
             others.gone.retain(|_, session| session.strong_count() > 0);
             others.gone.insert(id, Arc::downgrade(&session));
         }
@@ -251,10 +254,11 @@ mod tests {
         let unsettled = directory.session(id).expect("there");
         directory.apply(DirectoryChange::Remove(id, 2));
         assert!(directory.session(id).is_none());
+        assert!(unsettled.is_gone(), "who has found it before is turned away");
         directory.apply(DirectoryChange::Upsert(view(id, 3)));
         let back = directory.session(id).expect("there again");
         assert!(Arc::ptr_eq(&unsettled, &back), "two counters would settle each other's leases after a crash");
-        assert_eq!(back.view().revision, 3);
+        assert_eq!((back.view().revision, back.is_gone()), (3, false));
     }
 
     #[test]

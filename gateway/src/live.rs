@@ -72,6 +72,9 @@ pub(crate) struct LiveSession {
     pub(crate) refilled: Notify,
     someone_starves: AtomicBool,
     quota: ArcSwapOption<Quota>,
+    /// It is not in the directory. Set before `leave` goes through the list of connections, whose mutex makes it seen by who
+    /// joins that list later.
+    is_gone: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
     /// How many of them there are, and how many are WebSockets. Each is a counter of its own and publishes nothing.
     open: AtomicUsize,
@@ -138,6 +141,7 @@ impl LiveSession {
             refilled: Notify::new(),
             someone_starves: AtomicBool::new(false),
             quota: ArcSwapOption::empty(),
+            is_gone: AtomicBool::new(false),
             connections: Mutex::new(Vec::new()),
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
@@ -177,6 +181,22 @@ impl LiveSession {
         self.cut_all(reason);
         self.hands.fetch_add(1, Ordering::SeqCst);
         self.ask_for_refill(); // which gives back what the lock has left: the next one waits for it
+    }
+
+    /// It is removed: whoever uses it is cut, and who is about to finds out by [`is_gone`](Self::is_gone).
+    pub(crate) fn leave(&self) {
+        self.is_gone.store(true, Ordering::SeqCst);
+        self.cut_all(Cut::LockedOut);
+    }
+
+    /// It is in the directory again.
+    pub(crate) fn come_back(&self) {
+        self.is_gone.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it is removed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::SeqCst)
     }
 
     /// Whether a lock has ended whose leases have to go back before anything is spent again; the count of hands.

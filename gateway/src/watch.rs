@@ -1,4 +1,4 @@
-//! Looks at the connections of all sessions that have had some once a second, and ends those that only cost.
+//! Looks at the connections of all sessions that were wanted here once a second, and ends those that only cost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! A PostgreSQL server of a test's own: made with `initdb` in a folder of its own, on a free port, ended with the test.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -117,8 +118,9 @@ fn chown(directory: &Path) {
 fn free_port() -> u16 {
     loop {
         let port = 10_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000).expect("it fits");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.map(|_| port).expect("a free port"),
         }
     }
 }
