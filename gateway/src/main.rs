@@ -29,8 +29,6 @@ use reload::Reloader;
 
 /// How long a predecessor may take to let go of the control API's socket.
 const TAKE_OVER: Duration = Duration::from_secs(10);
-/// What the control plane's threads are nicer than the proxy's by: a third of their weight where both want the same core.
-const NICER: i32 = 5;
 /// Bytes, for each connection.
 const WRITE_BUFFER: usize = 4 * 1024;
 
@@ -57,7 +55,7 @@ fn main() -> Result<()> {
     let filter = log::start(&settings.log)?;
     runit_listener::files::raise_limit();
     let live = LiveSettings::new(settings.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(give_way).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // From now on it does not end the process, however long the start takes.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
@@ -121,15 +119,6 @@ fn main() -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// For a thread of the control plane: where it wants a core that a thread of the proxy is on, that one mostly finishes its
-/// turn first, and heartbeats are answered several at a time. Niceness is a thread's own on Linux, not a process's (nice(2)).
-fn give_way() {
-    // A sandbox may forbid it; nothing depends on it.
-    if let Err(error) = rustix::process::nice(NICER) {
-        tracing::debug!(%error, "the control plane does not give way to the proxy");
-    }
 }
 
 /// What the control plane listens on.
