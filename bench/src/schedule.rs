@@ -1,22 +1,27 @@
 //! An open loop: requests are sent when they are due, whatever happened to those before.
 //!
 //! A request's latency counts from when it was due, also if the one before it on its connection was late: what a slow
-//! moment does to those who come meanwhile is in the numbers (no "coordinated omission"). One thread of its own keeps all
-//! connections: the timers of an asynchronous runtime tick in milliseconds, and a thread for each connection would have the
-//! kernel wake one for each answer, at the cost of who answers.
+//! moment does to those who come meanwhile is in the numbers (no "coordinated omission"). One thread keeps all connections,
+//! and a timer of the kernel's wakes it: those of an asynchronous runtime tick in milliseconds, and a thread for each connection
+//! would have the kernel wake one for each answer, at the cost of who answers.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::time::Timespec;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use crate::measure::Tally;
+
+/// What an event of the timer is known by; connections are numbered from zero.
+const TIMER: u64 = u64::MAX;
 
 /// How often, and over how many connections.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +40,9 @@ pub(crate) fn keep<B: AsRef<[u8]>>(
     turn: Duration,
     request: impl Fn(u32) -> B,
 ) -> Result<Tally> {
-    // Sleeps may be late by 50 µs otherwise.
-    rustix::thread::set_current_timer_slack(NonZero::new(1))?;
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    epoll::add(&poll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
     let mut connections = Vec::new();
     for number in 0..pace.connections {
         let connection = Connection::open(address)?;
@@ -50,7 +55,7 @@ pub(crate) fn keep<B: AsRef<[u8]>>(
         .take_while(|&(_, at)| at < turn)
         .peekable();
     let mut tally = Tally::default();
-    let mut ready = Vec::with_capacity(connections.len());
+    let mut ready = Vec::with_capacity(connections.len() + 1);
     while coming.peek().is_some() || connections.iter().any(Connection::is_busy) {
         while let Some((number, at)) = coming.next_if(|&(_, at)| begin + at <= Instant::now()) {
             let connection = &mut connections[(number % pace.connections) as usize];
@@ -60,10 +65,10 @@ pub(crate) fn keep<B: AsRef<[u8]>>(
             }
         }
         let wait = coming.peek().map(|&(_, at)| (begin + at).saturating_duration_since(Instant::now()));
-        let wait = wait.map(Timespec::try_from).transpose()?;
+        set(&timer, wait)?;
         ready.clear();
-        epoll::wait(&poll, spare_capacity(&mut ready), wait.as_ref())?;
-        for event in &ready {
+        epoll::wait(&poll, spare_capacity(&mut ready), None)?;
+        for event in ready.iter().filter(|event| event.data.u64() != TIMER) {
             let connection = &mut connections[usize::try_from(event.data.u64())?];
             if let Some(due) = connection.receive()? {
                 tally.count(due, 0);
@@ -72,6 +77,16 @@ pub(crate) fn keep<B: AsRef<[u8]>>(
         }
     }
     Ok(tally)
+}
+
+/// Has it fire once after that time, or not at all; what has fired before is forgotten.
+fn set(timer: &OwnedFd, wait: Option<Duration>) -> Result<()> {
+    let nothing = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // No time at all would mean never.
+    let wait = wait.map(|wait| Timespec::try_from(wait.max(Duration::from_nanos(1)))).transpose()?;
+    let once = Itimerspec { it_interval: nothing, it_value: wait.unwrap_or(nothing) };
+    timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
 }
 
 struct Connection {
