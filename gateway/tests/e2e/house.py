@@ -4,6 +4,7 @@ Every program is started with settings of its own, in a folder of its own, on fr
 Nothing here sleeps and hopes: `eventually` waits for a condition and tells the last state when its time is up.
 """
 
+import errno
 import json
 import os
 import random
@@ -60,8 +61,9 @@ def free_port():
     while True:
         try:
             return socket.create_server(("127.0.0.1", random.randrange(10_000, 30_000)))
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def docker(*arguments):

@@ -1,5 +1,6 @@
 //! The real `runit-gateway` as a process, with its store in a directory of the test's.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -271,8 +272,9 @@ async fn is_up(address: SocketAddr) -> bool {
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let free = || loop {
         let port = 10_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000).expect("it fits");
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return listener;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.expect("a free port"),
         }
     };
     [(); N].map(|()| free()).map(|listener| listener.local_addr().expect("bound"))
