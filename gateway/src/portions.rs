@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -90,6 +91,14 @@ impl Ssl for Portions {
 impl GetTimingDigest for Portions {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.0.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.0.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.0.get_write_pending_time()
     }
 }
 
