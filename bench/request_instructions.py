@@ -22,9 +22,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ROOT / "target/debug"
-# Dependencies are optimised in the development profile already; a release build of them all takes much longer.
-BUILD = ["cargo", "build", "--workspace", "--locked", "--config", "profile.dev.opt-level=2"]
+PROGRAMS = ROOT / "target/release"
+BUILD = ["cargo", "build", "--release", "--locked", "-p", "runit-gateway", "-p", "runit-bench"]
 FEW, MANY = 500, 2500
 BODY = b"d" * 1024
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024\r\n\r\n" + BODY

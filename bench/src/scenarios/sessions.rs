@@ -20,7 +20,8 @@ use crate::runit::{Rented, Runit};
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 100_000;
-const AT_ONCE: usize = 32;
+/// First uses that are under way count as guesses of their network until they are answered.
+const AT_ONCE: usize = 16;
 const CONNECTIONS: usize = 32;
 
 /// Measures it.
