@@ -13,12 +13,12 @@ use crate::id::parse_canonical_uuid;
 
 /// A secret text: a provider's secret, a cookie, a credential for an upstream.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(Box<str>);
 
 impl Secret {
     /// Takes a secret that the caller drew or read.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into_boxed_str())
     }
 
     /// The text itself, for the one place that has to send it.

@@ -21,7 +21,7 @@ pub struct UpstreamPolicy {
 /// Where a session's Jupyter is reached: scheme, host and port, nothing else. [`UpstreamUrl::parse`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
-    host: String,
+    host: Box<str>,
     port: u16,
     scheme: Scheme,
 }
@@ -70,7 +70,7 @@ impl UpstreamUrl {
             "http" if listed(&policy.plain_http_hosts) => Scheme::LocalHttp,
             _ => return Err(InvalidUpstream),
         };
-        Ok(Self { host, port, scheme })
+        Ok(Self { host: host.into_boxed_str(), port, scheme })
     }
 
     /// Reads back what [`Display`](fmt::Display) wrote. Whether the host is still allowed is not asked: what was good
@@ -109,7 +109,7 @@ impl UpstreamUrl {
 
     /// The `Host` header for this upstream (RFC 9110, section 7.2): the port only where it is not the scheme's own.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
         match (self.scheme, self.port) {
             (Scheme::Https | Scheme::LocalHttps, 443) | (Scheme::LocalHttp, 80) => host,
             (_, port) => format!("{host}:{port}"),
