@@ -152,7 +152,9 @@ impl Directory {
         match change {
             DirectoryChange::Snapshot(views) => {
                 let listed: HashSet<SessionId> = views.iter().map(|view| view.id).collect();
-                self.unlisted(&listed).into_iter().for_each(|id| self.remove(id, &mut self.others()));
+                self.unlisted(&listed)
+                    .into_iter()
+                    .for_each(|(id, known)| self.remove(id, known + 1, &mut self.others()));
                 // The lock anew for each: a request for a session that is not live waits for it.
                 views.into_iter().for_each(|view| self.upsert(view, &mut self.others()));
                 // Pairs with the Acquire of `is_loaded`: whoever sees it set finds the sessions.
@@ -167,10 +169,13 @@ impl Directory {
         self.changed.notify_waiters();
     }
 
-    fn unlisted(&self, listed: &HashSet<SessionId>) -> Vec<SessionId> {
+    /// Those that are known and not listed, with the revision that is known. What removed them has made it a greater one.
+    fn unlisted(&self, listed: &HashSet<SessionId>) -> Vec<(SessionId, u64)> {
         let others = self.others();
         let live = self.live.pin();
-        live.keys().chain(others.idle.keys()).filter(|id| !listed.contains(id)).copied().collect()
+        let live = live.iter().map(|(&id, session)| (id, session.view().revision));
+        let idle = others.idle.iter().map(|(&id, view)| (id, view.revision));
+        live.chain(idle).filter(|(id, _)| !listed.contains(id)).collect()
     }
 
     fn upsert(&self, view: SessionView, others: &mut Others) {
@@ -184,7 +189,6 @@ impl Directory {
         self.relabel(known.and_then(|known| known.label()), &view);
         match others.gone.remove(&view.id).and_then(|session| session.upgrade()) {
             Some(session) => {
-                session.come_back();
                 session.update(view);
                 self.live.pin().insert(session.id(), session);
             }
@@ -215,11 +219,11 @@ impl Directory {
         let live = self.known_live(id).map(|session| session.view().revision);
         let known = live.or_else(|| others.idle.get(&id).map(|view| view.revision));
         if known.is_some_and(|known| known < revision) {
-            self.remove(id, others);
+            self.remove(id, revision, others);
         }
     }
 
-    fn remove(&self, id: SessionId, others: &mut Others) {
+    fn remove(&self, id: SessionId, revision: u64, others: &mut Others) {
         let idle = others.idle.remove(&id);
         let live = self.live.pin().remove(&id).cloned();
         let label = live.as_ref().map_or_else(|| idle.and_then(|view| view.label()), |session| session.view().label());
@@ -227,7 +231,9 @@ impl Directory {
             self.sessions_by_label.pin().remove(&label);
         }
         if let Some(session) = live {
-            session.leave();
+            // The view is seen by who has found the session before and is about to bind to it; a lock that stood ends by it.
+            let view = SessionView::clone(&session.view());
+            session.update(SessionView { revision, status: SessionStatus::Removed, ending: None, lock: None, ..view });
             others.gone.retain(|_, session| session.strong_count() > 0);
             others.gone.insert(id, Arc::downgrade(&session));
         }
@@ -254,11 +260,11 @@ mod tests {
         let unsettled = directory.session(id).expect("there");
         directory.apply(DirectoryChange::Remove(id, 2));
         assert!(directory.session(id).is_none());
-        assert!(unsettled.is_gone(), "who has found it before is turned away");
+        assert_eq!(unsettled.view().status, SessionStatus::Removed, "who has found it before is told");
         directory.apply(DirectoryChange::Upsert(view(id, 3)));
         let back = directory.session(id).expect("there again");
         assert!(Arc::ptr_eq(&unsettled, &back), "two counters would settle each other's leases after a crash");
-        assert_eq!((back.view().revision, back.is_gone()), (3, false));
+        assert_eq!(back.view().revision, 3);
     }
 
     #[test]

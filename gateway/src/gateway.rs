@@ -309,7 +309,7 @@ impl Gateway {
     ) -> Result<(), Answer> {
         connection.serve(session, &self.settings.load().limits)?;
         // The connection is on the session's list now, so a revocation after this line cuts it; one before is seen here.
-        if session.is_gone() || !same_lock(view, &session.view()) {
+        if !same_lock(view, &session.view()) {
             return Err(Rejection::InvalidToken.into());
         }
         self.charge_head(session, connection.head_bytes()).await?;

@@ -72,9 +72,6 @@ pub(crate) struct LiveSession {
     pub(crate) refilled: Notify,
     someone_starves: AtomicBool,
     quota: ArcSwapOption<Quota>,
-    /// It is not in the directory. Set before `leave` goes through the list of connections, whose mutex makes it seen by who
-    /// joins that list later.
-    is_gone: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
     /// How many of them there are, and how many are WebSockets. Each is a counter of its own and publishes nothing.
     open: AtomicUsize,
@@ -141,7 +138,6 @@ impl LiveSession {
             refilled: Notify::new(),
             someone_starves: AtomicBool::new(false),
             quota: ArcSwapOption::empty(),
-            is_gone: AtomicBool::new(false),
             connections: Mutex::new(Vec::new()),
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
@@ -181,22 +177,6 @@ impl LiveSession {
         self.cut_all(reason);
         self.hands.fetch_add(1, Ordering::SeqCst);
         self.ask_for_refill(); // which gives back what the lock has left: the next one waits for it
-    }
-
-    /// It is removed: whoever uses it is cut, and who is about to finds out by [`is_gone`](Self::is_gone).
-    pub(crate) fn leave(&self) {
-        self.is_gone.store(true, Ordering::SeqCst);
-        self.cut_all(Cut::LockedOut);
-    }
-
-    /// It is in the directory again.
-    pub(crate) fn come_back(&self) {
-        self.is_gone.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether it is removed.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::SeqCst)
     }
 
     /// Whether a lock has ended whose leases have to go back before anything is spent again; the count of hands.
@@ -469,38 +449,4 @@ pub(crate) fn same_lock(old: &SessionView, new: &SessionView) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{spent_file, view};
-    use runit_core::ledger::Lease;
-    use uuid::Uuid;
-
-    #[test]
-    fn bytes_of_a_lease_that_is_over_are_not_spent_before_anybody_has_given_them_back() {
-        let (_data, file) = spent_file();
-        let (refills, _asked) = mpsc::unbounded_channel();
-        let id = SessionId::from_uuid(Uuid::new_v4());
-        let session = Arc::new(LiveSession::new(view(id, 1), Counters::new(file, id), refills));
-        let lease = |number, ttl| Lease { id: LeaseId::from_uuid(Uuid::from_u128(number)), granted: 100, ttl };
-        let mut book = LeaseBook::new(id);
-        let now = Instant::now();
-        for (number, seconds) in [(1, 3_600), (2, 60)] {
-            let lease = lease(number, Duration::from_secs(seconds));
-            assert!(session.deposit(lease.granted, now + lease.ttl));
-            book.add(&lease, now, Duration::ZERO);
-            session.note_end(&book);
-            let reservation = session.reserve(10);
-            assert_eq!(reservation.bytes(), 10);
-            session.spend(reservation, Direction::In, 10);
-        }
-
-        // As after a stop of more than a minute: the time is past, and the loop has not run.
-        assert!(session.deposit(1, now));
-        assert_eq!(session.reserve(10).bytes(), 0);
-        assert_eq!(session.budget.balance().left, 181);
-
-        session.withdrawn(book.give_back(&session.budget, now + Duration::from_secs(60), false));
-        session.note_end(&book);
-        assert_eq!(session.reserve(1_000).bytes(), 81, "what is left of the longer one");
-    }
-}
+mod tests;
