@@ -1,5 +1,6 @@
 //! `runit.toml`: the gateway with its control API.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -90,8 +91,11 @@ pub struct Gateway {
     /// How long a provider may be silent within an answer, or take nothing of a request, in ms; 100 to
     /// `upstream_first_byte_timeout_ms`.
     pub upstream_silence_timeout_ms: u64,
-    /// Worker threads; 0 (one for each core) to 1,024.
+    /// Worker threads; 0 (one for each core, or for each of `cores`) to 1,024.
     pub threads: usize,
+    /// The processor cores that worker threads keep to, as the kernel numbers them, 0 to 1,023; everything else keeps off
+    /// them, where the process may use others. None: all run on any.
+    pub cores: BTreeSet<usize>,
 }
 
 /// A certificate with its key, as PEM files. They are read again when they change.
@@ -289,6 +293,7 @@ impl Default for Gateway {
             upstream_first_byte_timeout_ms: 100_000,
             upstream_silence_timeout_ms: 100_000,
             threads: 0,
+            cores: BTreeSet::new(),
         }
     }
 }
@@ -414,6 +419,7 @@ impl Gateway {
         let longest_silence = self.upstream_first_byte_timeout_ms;
         checks.range("gateway.upstream_silence_timeout_ms", self.upstream_silence_timeout_ms, 100..=longest_silence);
         checks.range("gateway.threads", self.threads, 0..=1_024);
+        self.cores.iter().for_each(|&core| checks.range("gateway.cores", core, 0..=1_023));
     }
 }
 
@@ -464,7 +470,7 @@ impl Quota {
 
 impl Webhooks {
     fn check(&self, checks: &mut Checks<'_>) {
-        let names: std::collections::BTreeSet<&str> = self.targets.iter().map(|target| &*target.name).collect();
+        let names: BTreeSet<&str> = self.targets.iter().map(|target| &*target.name).collect();
         let distinct = names.len() == self.targets.len() && !names.contains("");
         checks.require("webhooks.targets", distinct, "each target needs a name of its own");
         checks.require("webhooks.targets", self.targets.len() <= 16, "must not be more than 16");

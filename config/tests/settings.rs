@@ -109,6 +109,7 @@ fn everything_that_is_wrong_is_reported_at_once_with_its_key_and_its_place() {
 listen = \"localhost\"
 treads = 8
 threads = 4096
+cores = [0, 1024]
 
 [quota]
 lease_min_bytes = 70000000
@@ -129,15 +130,16 @@ size = 1
     assert_eq!(
         report.lines().map(without_choices).collect::<Vec<_>>(),
         [
-            "9 problems in the settings:",
-            "  cache (runit.toml:9): unknown section",
+            "10 problems in the settings:",
+            "  cache (runit.toml:10): unknown section",
             "  gateway.listen (runit.toml:2): invalid socket address syntax",
             "  gateway.treads (runit.toml:3): unknown key",
             "  quota.cap_bytes (RUNIT_QUOTA__CAP_BYTES): invalid type: string \"10GiB\", expected u64",
             "  control.colour (RUNIT_CONTROL__COLOUR): unknown key",
             "  kache (RUNIT_KACHE__SIZE): unknown section",
             "  gateway.threads (runit.toml:4): 4096 is not from 0 to 1024",
-            "  quota.lease_min_bytes (runit.toml:7): must not be more than quota.lease_max_bytes",
+            "  gateway.cores (runit.toml:5): 1024 is not from 0 to 1023",
+            "  quota.lease_min_bytes (runit.toml:8): must not be more than quota.lease_max_bytes",
             "  control.listen (RUNIT_CONTROL__LISTEN): takes the same port as gateway.admin_listen",
         ]
     );

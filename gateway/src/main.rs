@@ -20,10 +20,12 @@ use runit_gateway::{Lifecycle, Node, RedirectApp, server_conf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+mod cores;
 mod log;
 mod process_file;
 mod reload;
 
+use cores::Cores;
 use process_file::ProcessFile;
 use reload::Reloader;
 
@@ -54,6 +56,10 @@ fn main() -> Result<()> {
     let settings = runit_config::load_node(arguments.config.as_deref())?;
     let filter = log::start(&settings.log)?;
     runit_listener::files::raise_limit();
+    let cores = Cores::share(&settings.gateway.cores)?;
+    if let Some(cores) = &cores {
+        cores.keep_off_the_proxys()?;
+    }
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // From now on it does not end the process, however long the start takes.
@@ -108,7 +114,12 @@ fn main() -> Result<()> {
 
     let signals = Box::new(lifecycle.clone());
     // It only returns long after the end that `lifecycle` times.
-    std::thread::spawn(move || server.run(RunArgs { shutdown_signal: signals }));
+    std::thread::spawn(move || {
+        if let Some(Err(error)) = cores.map(|cores| cores.keep_to_the_proxys()) {
+            tracing::warn!(%error, "gateway.cores: the proxy cannot keep to its cores");
+        }
+        server.run(RunArgs { shutdown_signal: signals })
+    });
     let handed_over = runtime.block_on(lifecycle.ended(&metrics, &live));
     ended.notify_one();
     runtime.block_on(settling)?;

@@ -1,5 +1,6 @@
 //! One gateway node: built from settings and an authority, with the tasks that run beside the proxy.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,8 @@ fn files_for_renters(settings: &NodeSettings) -> u64 {
 /// Pingora's configuration, as the settings have it.
 pub fn server_conf(settings: &NodeSettings) -> ServerConf {
     let threads = match settings.gateway.threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        0 if settings.gateway.cores.is_empty() => std::thread::available_parallelism().map_or(1, NonZero::get),
+        0 => settings.gateway.cores.len(),
         threads => threads,
     };
     ServerConf {

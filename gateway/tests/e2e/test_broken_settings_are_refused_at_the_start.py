@@ -77,3 +77,10 @@ def test_an_address_that_is_taken_is_named(tmp_path, program):
     with socket.create_server((host, int(port))):
         run = attempt(tmp_path, program, settings)
     assert run.returncode == 1 and "control.listen" in run.stderr, run.stderr
+
+
+def test_a_core_that_the_node_may_not_use_is_named(tmp_path):
+    settings = {**Node(tmp_path).settings, "gateway.cores": [1023]}
+    run = attempt(tmp_path, "runit-gateway", settings)
+    assert run.returncode == 1, run.stderr
+    assert "gateway.cores: this process may not use core 1023" in run.stderr, run.stderr
