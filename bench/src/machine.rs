@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The core of the proxy, and those of load generator and upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct Cores {
-    proxy: CpuSet,
-    load: CpuSet,
+    /// As the kernel numbers it.
+    pub(crate) proxy: usize,
+    load: usize,
     /// The same in words.
     pub(crate) text: String,
 }
@@ -38,12 +39,8 @@ impl Cores {
         let allowed = sched_getaffinity(None)?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
         let (proxy, load) = usable.next().zip(usable.next()).context("two cores are needed")?;
-        let cores = Self {
-            proxy: only(proxy),
-            load: only(load),
-            text: format!("proxy on core {proxy}, load and upstream on core {load}"),
-        };
-        sched_setaffinity(None, &cores.load)?;
+        let cores = Self { proxy, load, text: format!("proxy on core {proxy}, load and upstream on core {load}") };
+        sched_setaffinity(None, &only(&[load]))?;
         Ok(cores)
     }
 
@@ -52,13 +49,13 @@ impl Cores {
     /// # Errors
     /// When the kernel does not let us.
     pub(crate) fn on<T>(&self, cores: Allowed, work: impl FnOnce() -> T) -> Result<T> {
-        let mut allowed = self.proxy;
-        if cores == Allowed::Both {
-            (0..CpuSet::MAX_CPU).filter(|&core| self.load.is_set(core)).for_each(|core| allowed.set(core));
-        }
+        let allowed = match cores {
+            Allowed::ProxyAlone => only(&[self.proxy]),
+            Allowed::Both | Allowed::Apart => only(&[self.proxy, self.load]),
+        };
         sched_setaffinity(None, &allowed)?;
         let done = work();
-        sched_setaffinity(None, &self.load)?;
+        sched_setaffinity(None, &only(&[self.load]))?;
         Ok(done)
     }
 }
@@ -71,11 +68,13 @@ pub(crate) enum Allowed {
     ProxyAlone,
     /// That one, and the load's.
     Both,
+    /// Both, but RUNIT's proxy keeps to the first and the rest of it to the second (`gateway.cores`).
+    Apart,
 }
 
-fn only(core: usize) -> CpuSet {
+fn only(cores: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|&core| set.set(core));
     set
 }
 

@@ -103,7 +103,7 @@ pub(crate) struct Demands {
     pub(crate) cap_bytes: u64,
     /// Whether clients come over TLS: where one process serves one protocol only, this says which.
     pub(crate) tls: bool,
-    /// Where it runs; on both cores RUNIT's proxy has one thread all the same.
+    /// Where it runs; on both cores the proxy of RUNIT has one thread all the same.
     pub(crate) cores: Allowed,
 }
 

@@ -86,7 +86,7 @@ impl Report {
     /// What became of the targets of what was measured.
     pub(crate) fn verdicts(&self) -> Vec<Verdict> {
         let judge = |measured: &Vec<Samples>, scenario| {
-            let targets = TARGETS.into_iter().filter(move |target| target.scenario == scenario);
+            let targets = TARGETS.iter().filter(move |target| target.scenario == scenario);
             targets.filter_map(|target| target.judge(measured)).collect::<Vec<_>>()
         };
         self.scenarios.iter().flat_map(|(&scenario, measured)| judge(measured, scenario)).collect()

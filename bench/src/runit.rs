@@ -11,6 +11,7 @@ use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 use crate::client::Client;
+use crate::machine::Allowed;
 use crate::peer::{Demands, House, Way, beside_us, credential};
 use crate::process::{Process, free_addresses};
 use crate::tls::Certificate;
@@ -54,6 +55,7 @@ impl Runit {
         let [gateway, control, admin] = free_addresses()?;
         let unlimited = "{ requests = 1000000, seconds = 1 }";
         let fast = "{ per_second = 1000000, burst = 1000000 }";
+        let own = if cores == Allowed::Apart { format!("cores = [{}]\n", house.cores.proxy) } else { String::new() };
         let scheme = if tls { "https" } else { "http" };
         let Certificate { chain, key, .. } = &house.certificate;
         let (chain, key) = (chain.display(), key.display());
@@ -61,7 +63,7 @@ impl Runit {
         let pair = if tls { pair.as_str() } else { "" };
         let settings = format!(
             "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"{scheme}://{gateway}\"\nadmin_listen = \"{admin}\"\n\
-             drain_seconds = 0\nthreads = 1\n{pair}\
+             drain_seconds = 0\nthreads = 1\n{own}{pair}\
              [control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
              provider_silent_seconds = 86400\nrenter_absent_seconds = 86400\n\
              general_limit = {unlimited}\ncreation_limit = {unlimited}\nheartbeat_limit = {unlimited}\n\

@@ -2,8 +2,8 @@
 //! renter's connections ask as fast as they can.
 //!
 //! Each round measures the requests alone, the heartbeats alone, and both together: what heartbeats take from the data
-//! plane is the difference. Once with the proxy's core for the whole gateway, as every peer has it, and once with both cores,
-//! of which the load has its part: its proxy has one thread there, too, and heartbeats may be answered beside it.
+//! plane is the difference. Once with the proxy's core for the whole gateway, as every peer has it; once with both cores, of
+//! which the load has its part; and once with both where the proxy has the first to itself (`gateway.cores`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const SESSIONS: u64 = 100_000;
 const HEARTBEATS: Pace = Pace { per_second: 5_000, connections: 64 };
 const RENTERS_CONNECTIONS: usize = 32;
 const SMALL: &str = "/bytes/1024";
+const PLACES: [(Allowed, &str); 3] =
+    [(Allowed::ProxyAlone, "one core"), (Allowed::Both, "two cores, shared"), (Allowed::Apart, "two cores, apart")];
 /// Long enough for several rounds of the sweeper, which writes heartbeats.
 const TURNS: u32 = 5;
 
@@ -32,7 +34,7 @@ const TURNS: u32 = 5;
 /// When the gateway cannot be started, or a call fails.
 pub(crate) async fn run(house: &House, effort: Effort) -> Result<Vec<Samples>> {
     let mut samples = Vec::new();
-    for (cores, name) in [(Allowed::ProxyAlone, "one core"), (Allowed::Both, "two cores")] {
+    for (cores, name) in PLACES {
         samples.extend(measure(house, effort, cores, name).await?);
     }
     Ok(samples)
