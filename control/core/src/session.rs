@@ -15,13 +15,18 @@
 //! Invariant: a workspace that a renter has touched is never READY again. The sign of a fresh workspace is a *new
 //! upstream credential*, since each workspace has its own; the same credential again means the same workspace.
 
+mod change;
+mod view;
+
+pub use change::{Change, Claim, Proof, Reconnection};
+pub use view::{SessionView, base_path};
+
 use std::time::Duration;
 
 use crate::address::{LockMode, RenterAddress};
 use crate::id::{KeyId, LockId, ProviderId, SessionId};
-use crate::label::HostLabel;
 use crate::permit::Rejection;
-use crate::secret::{AccessToken, Secret, SecretHash};
+use crate::secret::{Secret, SecretHash};
 use crate::time::Timestamp;
 use crate::upstream::UpstreamUrl;
 
@@ -168,100 +173,6 @@ pub enum Refusal {
     /// The renter's token, cookie or address does not do.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-}
-
-/// A renter's attempt to take a session, or a browser's to join the lock that its renter's program took.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// The token presented.
-    pub token: SecretHash,
-    /// The session that it was presented to; none for the hand-over link, which is for whichever the token opens.
-    pub session: Option<SessionId>,
-    /// Where from.
-    pub address: RenterAddress,
-    /// The cookie that the gateway would set, for browsers.
-    pub cookie: Option<SecretHash>,
-}
-
-/// The renter goes on from another address than the lock's.
-///
-/// The token alone does not do, for it stands in a link that others may have seen: it would make the address worth
-/// nothing. What does is something that never was in a link.
-#[derive(Clone, Debug)]
-pub struct Reconnection {
-    /// The token of the lock.
-    pub token: SecretHash,
-    /// What proves that it is the renter.
-    pub proof: Proof,
-    /// Where from.
-    pub address: RenterAddress,
-}
-
-/// What only the renter has.
-#[derive(Clone, Debug)]
-pub enum Proof {
-    /// The cookie of the browser that holds the lock.
-    Cookie(SecretHash),
-    /// The secret that came with the token, which [`AccessToken::behind`] makes the token of.
-    Secret(Secret),
-}
-
-impl Reconnection {
-    /// # Errors
-    /// The [`Rejection`] of who does not hold the lock, or has the token alone.
-    pub fn check(&self, lock: &Lock) -> Result<(), Rejection> {
-        if lock.token != self.token {
-            return Err(Rejection::InvalidToken);
-        }
-        let holds = match &self.proof {
-            Proof::Cookie(cookie) => lock.cookie == Some(*cookie),
-            Proof::Secret(secret) => AccessToken::behind(secret).hash() == lock.token,
-        };
-        if holds { Ok(()) } else { Err(Rejection::AddressMismatch) }
-    }
-}
-
-/// One thing that happens to a session; a store applies it and keeps the outcome in one transaction.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A token was issued to somebody who asked for one.
-    IssueToken(SecretHash),
-    /// A renter's first use.
-    Claim(Claim, LockMode),
-    /// The renter gives the session back.
-    Release {
-        /// The token of the lock.
-        token: SecretHash,
-        /// Where the request comes from.
-        address: RenterAddress,
-        /// How strictly the address is compared.
-        mode: LockMode,
-    },
-    /// The renter's page says that somebody is there.
-    RenterHeartbeat {
-        /// The token of the lock.
-        token: SecretHash,
-        /// Where the request comes from.
-        address: RenterAddress,
-        /// How strictly the address is compared.
-        mode: LockMode,
-    },
-    /// The renter goes on from another address.
-    Reconnect(Reconnection),
-    /// An operator gives the session back in the renter's name.
-    ReleaseByOperator,
-    /// The sweeper asks whether the renter has been gone for so long.
-    RenterAbsent(Duration),
-    /// The sweeper asks whether the provider has been silent for so long.
-    ProviderSilent(Duration),
-    /// The sweeper has found that this key is revoked.
-    KeyRevoked(KeyId),
-    /// An operator takes the session away from its renter.
-    Cut,
-    /// The agent reports a new URL, a fresh workspace, or both.
-    Refresh(Offer),
-    /// The provider deregisters.
-    Remove,
 }
 
 impl Session {
@@ -539,39 +450,6 @@ impl Session {
 
     const fn wrong_state(&self) -> Refusal {
         Refusal::WrongState(self.status())
-    }
-}
-
-/// The path that a session's Jupyter lives under: `/s/<id>/`.
-pub fn base_path(id: SessionId) -> String {
-    format!("/s/{id}/")
-}
-
-/// What the data plane knows of a session: enough to decide on a request and to reach the upstream.
-#[derive(Clone, Debug)]
-pub struct SessionView {
-    /// Its name.
-    pub id: SessionId,
-    /// The revision that this is a view of; an older view never replaces a newer one.
-    pub revision: u64,
-    /// The state without its data.
-    pub status: SessionStatus,
-    /// How the last lock ended, until the workspace is fresh.
-    pub ending: Option<Ending>,
-    /// The lock, while there is one.
-    pub lock: Option<Box<Lock>>,
-    /// Where it is reached.
-    pub upstream: UpstreamUrl,
-    /// The credential that the upstream wants, opened.
-    pub credential: Secret,
-    /// Bytes, both directions, that any 24 h may see.
-    pub cap_bytes: u64,
-}
-
-impl SessionView {
-    /// The label of the rental, while there is one.
-    pub fn label(&self) -> Option<HostLabel> {
-        self.lock.as_ref().map(|lock| HostLabel::of(lock.token))
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::secret::AccessToken;
 use crate::upstream::UpstreamPolicy;
 use uuid::Uuid;
 
