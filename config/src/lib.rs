@@ -19,6 +19,7 @@ mod overlay;
 mod problem;
 mod secret;
 mod store;
+mod traces;
 
 pub use agent::{
     Agent, AgentSettings, Container, Egress, EgressMode, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace,
@@ -32,6 +33,7 @@ pub use node::{
 pub use problem::{Problem, Problems, Source};
 pub use runit_core::{LockMode, Secret};
 pub use store::Store;
+pub use traces::Traces;
 
 use std::ffi::OsString;
 use std::path::Path;

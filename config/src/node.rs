@@ -12,6 +12,7 @@ use url::Url;
 use crate::check::Checks;
 use crate::limits::Limits;
 use crate::store::Store;
+use crate::traces::Traces;
 use crate::{origins, secret};
 
 /// Everything a node can be told.
@@ -38,6 +39,8 @@ pub struct NodeSettings {
     pub webhooks: Webhooks,
     /// Logging.
     pub log: Log,
+    /// Spans of requests for a collector.
+    pub traces: Traces,
 }
 
 /// `[gateway]`
@@ -352,8 +355,8 @@ impl Default for Log {
 }
 
 impl NodeSettings {
-    pub(crate) const SECTIONS: [&str; 10] =
-        ["gateway", "limits", "upstream", "control", "store", "quota", "lock", "audit", "webhooks", "log"];
+    pub(crate) const SECTIONS: [&str; 11] =
+        ["gateway", "limits", "upstream", "control", "store", "quota", "lock", "audit", "webhooks", "log", "traces"];
 
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
         self.gateway.check(checks);
@@ -365,6 +368,7 @@ impl NodeSettings {
         self.quota.check(checks);
         self.audit.check(checks);
         self.webhooks.check(checks);
+        self.traces.check(checks);
         origins::check(&self.gateway, &self.control, checks);
         checks.hosts("upstream.hosts", &self.upstream.hosts);
         checks.hosts("upstream.plain_http_hosts", &self.upstream.plain_http_hosts);

@@ -144,7 +144,7 @@ size = 1
         ]
     );
     assert!(report.contains(
-        "unknown section, expected one of audit, control, gateway, limits, lock, log, quota, store, upstream, webhooks"
+        "unknown section, expected one of audit, control, gateway, limits, lock, log, quota, store, traces, upstream, webhooks"
     ));
     assert!(report.contains("unknown key, expected one of `listen`, `public_url`, `sessions_host`, `tls`"));
 }

@@ -19,6 +19,7 @@ use runit_core::trail::MarkKind;
 use runit_core::upstream::UpstreamPolicy;
 use runit_core::{Secret, Timestamp};
 use runit_listener::{BadPair, Certificate, Look, server_config};
+use runit_traces::Traces;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -74,6 +75,7 @@ pub struct Parts {
     pub(crate) started_at: Timestamp,
     pub(crate) gateway_document: Option<Arc<Value>>,
     reception: Reception,
+    pub(crate) traces: Traces,
 }
 
 impl Deref for Control {
@@ -205,6 +207,7 @@ impl Control {
             started_at,
             gateway_document: None,
             reception: Reception::of_api(),
+            traces: Traces::default(),
         }));
         control.load().await?;
         Ok(control)
@@ -219,6 +222,12 @@ impl Control {
     #[must_use]
     pub fn receiving(self, reception: Reception) -> Self {
         Self(Arc::new(Parts { reception, ..Parts::clone(&self) }))
+    }
+
+    /// The same, with spans of its requests going there.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self(Arc::new(Parts { traces, ..Parts::clone(&self) }))
     }
 
     /// Is not ready any more, so that balancers send nobody; serves whoever comes all the same.

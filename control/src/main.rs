@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use runit_config::{LogFormat, NodeSettings};
 use runit_control::Control;
+use runit_traces::Traces;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -99,8 +100,9 @@ fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
     let settings = runit_config::load_node(config.as_deref())?;
     start_log(&settings)?;
     runit_listener::files::raise_limit();
+    let traces = Traces::start(&settings.traces, "runit-control").context("traces")?;
     tokio::runtime::Runtime::new()?.block_on(async {
-        let control = Control::start(&settings).await?;
+        let control = Control::start(&settings).await?.traced(traces.clone());
         // Before anybody can know that it runs: until then a signal ends the process at once.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (api, admin) = (settings.control.listen, settings.gateway.admin_listen);
@@ -121,10 +123,10 @@ fn serve(config: Option<PathBuf>) -> anyhow::Result<()> {
             Ok(())
         };
         let serving = control.serve(api, stopped());
-        tokio::try_join!(serving, control.serve_admin(admin, Vec::new(), stopped()), asked)
-            .context("the API failed")?;
-        Ok(())
-    })
+        tokio::try_join!(serving, control.serve_admin(admin, Vec::new(), stopped()), asked).context("the API failed")
+    })?;
+    traces.stop();
+    Ok(())
 }
 
 fn start_log(settings: &NodeSettings) -> anyhow::Result<()> {

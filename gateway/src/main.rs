@@ -17,6 +17,7 @@ use pingora::services::listening::Service;
 use runit_config::{LiveSettings, NodeSettings};
 use runit_control::{Control, Source};
 use runit_gateway::{Lifecycle, Node, RedirectApp, server_conf};
+use runit_traces::Traces;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -60,13 +61,14 @@ fn main() -> Result<()> {
     if let Some(cores) = &cores {
         cores.keep_off_the_proxys()?;
     }
+    let traces = Traces::start(&settings.traces, "runit-gateway").context("traces")?;
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // From now on it does not end the process, however long the start takes.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
-    let control = control.beside_gateway(runit_gateway::openapi());
-    let node = Node::new(&live, control.authority(), control.clock())?;
+    let control = control.beside_gateway(runit_gateway::openapi()).traced(traces.clone());
+    let node = Node::new(&live, control.authority(), control.clock())?.traced(traces.clone());
     let lifecycle = Lifecycle::default();
     let process = ProcessFile::beside(&settings.control.data_dir);
     if arguments.upgrade {
@@ -125,6 +127,7 @@ fn main() -> Result<()> {
     runtime.block_on(settling)?;
     settled.notify_one();
     runtime.block_on(serving)??;
+    traces.stop();
     if !handed_over {
         process.release();
     }

@@ -13,6 +13,7 @@ use runit_config::{LiveSettings, NodeSettings};
 use runit_core::{Authority, Clock, NodeId, SecurityEvent};
 use runit_listener::{BadPair, Certificate, Look, files, server_config};
 use runit_spent::{Estate, SpentFile};
+use runit_traces::Traces;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
@@ -108,6 +109,7 @@ pub struct Node {
     settings: LiveSettings,
     outbound: Arc<dyn Outbound>,
     certificate: Option<Arc<Certificate>>,
+    traces: Traces,
 }
 
 impl Node {
@@ -165,6 +167,7 @@ impl Node {
             settings,
             outbound: Arc::new(SystemOutbound),
             certificate,
+            traces: Traces::default(),
         })
     }
 
@@ -172,6 +175,12 @@ impl Node {
     #[must_use]
     pub fn reaching_through(self, outbound: Arc<dyn Outbound>) -> Self {
         Self { outbound, ..self }
+    }
+
+    /// Has spans of its requests go there.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// The metrics of this node.
@@ -192,6 +201,7 @@ impl Node {
             connector: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
             aside: Arc::new(Semaphore::new(aside())),
             lifecycle: lifecycle.clone(),
+            traces: self.traces.clone(),
         };
         let mut proxy = HttpProxy::new(proxy, Arc::clone(conf));
         proxy.handle_init_modules();

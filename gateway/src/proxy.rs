@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -14,6 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use runit_core::trace::{TRACEPARENT, TraceId};
+use runit_traces::{RequestSpan, Traces, method_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{Answer, Refusal};
@@ -41,6 +42,7 @@ pub(crate) struct Proxy {
     pub(crate) lifecycle: Lifecycle,
     /// For requests through Pingora's proxy while their session keeps a connection: those have two to the provider.
     pub(crate) aside: Arc<Semaphore>,
+    pub(crate) traces: Traces,
 }
 
 /// What one request carries from phase to phase.
@@ -54,6 +56,8 @@ pub(crate) struct Context {
     status: Option<StatusCode>,
     /// Held while the request may have a second connection to the provider.
     aside: Option<OwnedSemaphorePermit>,
+    /// Boxed, as most requests have none.
+    span: Option<Box<RequestSpan>>,
 }
 
 #[async_trait]
@@ -64,7 +68,13 @@ impl ProxyHttp for Proxy {
         Context::default()
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let request = session.req_header_mut();
+        if let Some(span) = self.traces.received(&request.method, &request.headers) {
+            // So the provider gets it, and the log.
+            request.insert_header(TRACEPARENT, span.traceparent())?;
+            ctx.span = Some(Box::new(span));
+        }
         // Pingora takes "keep-alive" in a request for "for ever".
         if session.get_keepalive().is_some() {
             let seconds = self.gateway.settings.load().gateway.keepalive_seconds;
@@ -78,9 +88,13 @@ impl ProxyHttp for Proxy {
     /// What most requests do not come to is in boxes: this future is as large as the largest branch, and moved for each.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let connection = connection(session)?;
-        match self.gateway.admit(session.req_header(), &connection).await {
+        let admitted = self.gateway.admit(session.req_header(), &connection).await;
+        if let (Ok(admitted), Some(span)) = (&admitted, &mut ctx.span) {
+            span.admitted(admitted.session.id().as_uuid());
+        }
+        match admitted {
             Ok(admitted) if admitted.upgrade => {
-                Box::pin(self.upgrade(session, &connection, &admitted)).await?;
+                Box::pin(self.upgrade(session, &connection, ctx, &admitted)).await?;
                 Ok(true)
             }
             Ok(admitted) => {
@@ -159,6 +173,9 @@ impl ProxyHttp for Proxy {
         if tracing::enabled!(tracing::Level::DEBUG) {
             note_answer(session, ctx);
         }
+        if let Some(span) = ctx.span.take() {
+            span.answered(None, status(session, ctx));
+        }
         if let Ok(connection) = connection(session) {
             if connection.is_shared() && !session.as_downstream_mut().is_body_done() {
                 // What is left of the body would be read as the next renter's.
@@ -196,6 +213,14 @@ impl Context {
     pub(crate) fn admitted(&self) -> Result<&Admitted> {
         self.admitted.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no permit"))
     }
+
+    /// Notes the provider's final answer.
+    fn answered_with(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        if let Some(span) = &mut self.span {
+            span.provider_answered();
+        }
+    }
 }
 
 impl Proxy {
@@ -230,7 +255,7 @@ impl Proxy {
         if let Some(hsts) = self.gateway.hsts() {
             answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
         }
-        ctx.status = Some(answer.status);
+        ctx.answered_with(answer.status);
         Ok(())
     }
 
@@ -245,7 +270,13 @@ impl Proxy {
     }
 
     /// Does the handshake of a WebSocket. The tunnel itself begins when Pingora is done with the connection.
-    async fn upgrade(&self, session: &mut Session, connection: &Connection, admitted: &Admitted) -> Result<()> {
+    async fn upgrade(
+        &self,
+        session: &mut Session,
+        connection: &Connection,
+        ctx: &mut Context,
+        admitted: &Admitted,
+    ) -> Result<()> {
         session.set_keepalive(None);
         let view = &admitted.view;
         let most = self.gateway.settings.load().limits.websockets_per_session;
@@ -257,7 +288,7 @@ impl Proxy {
         let (request, within, secure) = (session.req_header(), timeouts.read, self.gateway.secure);
         match shake_hands(&self.connector, &peer, request, view, within, secure).await {
             Ok(Handshake::Accepted(tunnel)) => {
-                self.gateway.metrics.requests.with_label_values(&["1xx"]).inc();
+                ctx.answered_with(StatusCode::SWITCHING_PROTOCOLS);
                 connection.hand_over_to(tunnel.with_place(place));
                 Ok(())
             }
@@ -266,7 +297,7 @@ impl Proxy {
                     answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
                 }
                 drop(place);
-                self.gateway.metrics.requests.with_label_values(&[class(answer.status)]).inc();
+                ctx.answered_with(answer.status);
                 // Small where it is honest: a page that says no.
                 tokio::time::timeout(within, pass_on(*provider, answer, session)).await.unwrap_or(Ok(()))
             }
@@ -288,30 +319,19 @@ impl Proxy {
     }
 }
 
-/// A method for the log: a name of somebody's own may be as long as a head.
-fn method_name(method: &Method) -> &str {
-    const KNOWN: [Method; 9] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::CONNECT,
-    ];
-    if KNOWN.contains(method) { method.as_str() } else { "other" }
-}
-
 /// A line of the log that says how a request was answered, and of which trace of the client's it was.
 fn note_answer(session: &Session, ctx: &Context) {
     let request = session.req_header();
     let traceparent = request.headers.get(TRACEPARENT).map(|field| field.as_bytes());
     let trace = traceparent.and_then(TraceId::of).map(tracing::field::display);
-    let status = session.response_written().map(|answer| answer.status).or(ctx.status).map(|status| status.as_u16());
+    let status = status(session, ctx);
     let id = ctx.admitted.as_ref().map(|admitted| tracing::field::display(admitted.session.id()));
     tracing::debug!(trace, status, session = id, method = method_name(&request.method), "answered");
+}
+
+/// What a request was answered with, if it was.
+fn status(session: &Session, ctx: &Context) -> Option<u16> {
+    session.response_written().map(|answer| answer.status).or(ctx.status).map(|status| status.as_u16())
 }
 
 /// The connection that the guard shares with the phases.

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use runit_config::LiveSettings;
 use runit_core::trace::{TRACEPARENT, TraceId};
+use runit_traces::{RequestSpan, Traces};
 use tracing::Instrument;
 
 use super::origin;
@@ -26,7 +27,7 @@ const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
 
 /// Around the API, which browsers come to: a foreign page changes nothing.
 pub(super) async fn to_everybody(State(control): State<Control>, request: Request, next: Next) -> Response {
-    let asked = Asked::of(&request);
+    let asked = Asked::of(&request, &control.traces);
     let answering = async {
         if origin::is_foreign(&control, &request) {
             return Problem::ForeignOrigin.into_response();
@@ -40,29 +41,37 @@ pub(super) async fn to_everybody(State(control): State<Control>, request: Reques
 
 /// Around the admin API.
 pub(crate) async fn to_operators(State(control): State<Control>, request: Request, next: Next) -> Response {
-    Asked::of(&request).answered(&control.metrics, next.run(request)).await
+    Asked::of(&request, &control.traces).answered(&control.metrics, next.run(request)).await
 }
 
 /// What is known of a request before it is answered.
 struct Asked {
     route: Option<MatchedPath>,
     trace: Option<TraceId>,
+    span: Option<RequestSpan>,
 }
 
 impl Asked {
-    fn of(request: &Request) -> Self {
-        let trace = request.headers().get(TRACEPARENT).and_then(|field| TraceId::of(field.as_bytes()));
-        Self { route: request.extensions().get::<MatchedPath>().cloned(), trace }
+    fn of(request: &Request, traces: &Traces) -> Self {
+        let span = traces.received(request.method(), request.headers());
+        let ours = span.as_ref().map(RequestSpan::traceparent);
+        let trace = ours.as_ref().or(request.headers().get(TRACEPARENT));
+        let trace = trace.and_then(|field| TraceId::of(field.as_bytes()));
+        Self { route: request.extensions().get::<MatchedPath>().cloned(), trace, span }
     }
 
     async fn answered(self, metrics: &Metrics, answering: impl Future<Output = Response>) -> Response {
-        let Self { route, trace } = self;
+        let Self { route, trace, span } = self;
         let counted = async {
             let mut response = answering.await;
             for (name, value) in DEFAULTS {
                 response.headers_mut().entry(name).or_insert(value);
             }
-            let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+            let (route, status) = (route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
+            if let Some(span) = span {
+                span.answered(route, Some(status));
+            }
+            let route = route.unwrap_or("unknown");
             metrics.request(route, status);
             tracing::debug!(route, status, "answered");
             if let Some(ProblemCode(code)) = response.extensions().get() {
@@ -118,7 +127,7 @@ mod tests {
             tracing::info!("under way");
             Problem::NotFound.into_response()
         };
-        Asked { route: None, trace }.answered(&Metrics::new().expect("names"), answering).await;
+        Asked { route: None, trace, span: None }.answered(&Metrics::new().expect("names"), answering).await;
         let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
         assert_eq!(log.lines().count(), 2, "{log}");
         assert!(log.contains("under way") && log.contains("answered"), "{log}");
