@@ -96,8 +96,8 @@ pub struct Gateway {
     pub upstream_silence_timeout_ms: u64,
     /// Worker threads; 0 (one for each core, or for each of `cores`) to 1,024.
     pub threads: usize,
-    /// The processor cores that worker threads keep to, as the kernel numbers them, 0 to 1,023; everything else keeps off
-    /// them, where the process may use others. None: all run on any.
+    /// The processor cores that the proxy's threads keep to, as the kernel numbers them, 0 to 1,023; everything else keeps
+    /// off them, where the process may use others. None: all run on any.
     pub cores: BTreeSet<usize>,
 }
 

@@ -12,14 +12,17 @@ pub struct Traces {
     /// A collector of OpenTelemetry, by OTLP over HTTP: `http://127.0.0.1:4318`; spans are sent to `/v1/traces` below it. None:
     /// no spans are made.
     pub otlp_url: Option<Url>,
-    /// How many of the traces have their spans made, by their ids; 0 to 1.
+    /// How many requests have a span; 0 to 1.
     pub ratio: f64,
 }
 
 impl Traces {
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
-        let plain = |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none();
-        let message = "must be an http:// or https:// URL without a query";
+        let plain = |url: &Url| {
+            let bare = url.query().is_none() && url.fragment().is_none();
+            matches!(url.scheme(), "http" | "https") && bare && url.username().is_empty() && url.password().is_none()
+        };
+        let message = "must be an http:// or https:// URL without user, query and fragment";
         checks.require("traces.otlp_url", self.otlp_url.as_ref().is_none_or(plain), message);
         checks.range("traces.ratio", self.ratio, 0.0..=1.0);
     }

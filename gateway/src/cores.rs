@@ -17,7 +17,7 @@ pub(crate) struct Cores {
 
 impl Cores {
     /// Shares out the cores that this process may use: `wanted` for the proxy, and what is left of them, or all if nothing
-    /// is, for everything else. None if nothing is wanted.
+    /// is, for everything else, which is this thread and those that it starts from now on. None if nothing is wanted.
     ///
     /// # Errors
     /// When this process may not use all of `wanted`.
@@ -28,27 +28,22 @@ impl Cores {
         let allowed = sched_getaffinity(None)?;
         let (mut proxy, mut others) = (CpuSet::new(), allowed);
         for &core in wanted {
-            ensure!(allowed.is_set(core), "gateway.cores: this process may not use core {core}");
+            ensure!(allowed.is_set(core), "this process may not use core {core}");
             proxy.set(core);
             others.unset(core);
         }
-        let others = if others.count() == 0 { allowed } else { others };
-        Ok(Some(Self { proxy, others }))
+        let cores = Self { proxy, others: if others.count() == 0 { allowed } else { others } };
+        // Now, where it can still be told.
+        cores.confine_proxy()?;
+        sched_setaffinity(None, &cores.others)?;
+        Ok(Some(cores))
     }
 
     /// Keeps this thread, and those that it starts from now on, on the proxy's cores.
     ///
     /// # Errors
-    /// When the kernel does not let us.
-    pub(crate) fn keep_to_the_proxys(&self) -> Result<(), Errno> {
+    /// When the kernel does not let us any more.
+    pub(crate) fn confine_proxy(&self) -> Result<(), Errno> {
         sched_setaffinity(None, &self.proxy)
-    }
-
-    /// Keeps this thread, and those that it starts from now on, off the proxy's cores, if there are any others.
-    ///
-    /// # Errors
-    /// When the kernel does not let us.
-    pub(crate) fn keep_off_the_proxys(&self) -> Result<(), Errno> {
-        sched_setaffinity(None, &self.others)
     }
 }

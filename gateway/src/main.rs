@@ -57,10 +57,7 @@ fn main() -> Result<()> {
     let settings = runit_config::load_node(arguments.config.as_deref())?;
     let filter = log::start(&settings.log)?;
     runit_listener::files::raise_limit();
-    let cores = Cores::share(&settings.gateway.cores)?;
-    if let Some(cores) = &cores {
-        cores.keep_off_the_proxys()?;
-    }
+    let cores = Cores::share(&settings.gateway.cores).context("gateway.cores")?;
     let traces = Traces::start(&settings.traces, "runit-gateway").context("traces")?;
     let live = LiveSettings::new(settings.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -117,8 +114,8 @@ fn main() -> Result<()> {
     let signals = Box::new(lifecycle.clone());
     // It only returns long after the end that `lifecycle` times.
     std::thread::spawn(move || {
-        if let Some(Err(error)) = cores.map(|cores| cores.keep_to_the_proxys()) {
-            tracing::warn!(%error, "gateway.cores: the proxy cannot keep to its cores");
+        if let Some(Err(error)) = cores.map(|cores| cores.confine_proxy()) {
+            tracing::warn!(%error, "gateway.cores: the proxy cannot keep to its cores any more");
         }
         server.run(RunArgs { shutdown_signal: signals })
     });
@@ -126,11 +123,12 @@ fn main() -> Result<()> {
     ended.notify_one();
     runtime.block_on(settling)?;
     settled.notify_one();
-    runtime.block_on(serving)??;
-    traces.stop();
+    let served = runtime.block_on(serving)?;
     if !handed_over {
         process.release();
     }
+    traces.stop();
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -13,7 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use runit_core::trace::{TRACEPARENT, TraceId};
+use runit_core::trace::{TRACEPARENT, TRACESTATE, TraceId};
 use runit_traces::{RequestSpan, Traces, method_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -70,9 +70,13 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let request = session.req_header_mut();
-        if let Some(span) = self.traces.received(&request.method, &request.headers) {
+        if let Some(span) = self.traces.received(&request.method, &request.headers, None) {
             // So the provider gets it, and the log.
             request.insert_header(TRACEPARENT, span.traceparent())?;
+            if span.begins_trace() {
+                // It is of another trace (W3C Trace Context, section 4.3).
+                request.remove_header(TRACESTATE);
+            }
             ctx.span = Some(Box::new(span));
         }
         // Pingora takes "keep-alive" in a request for "for ever".
@@ -166,7 +170,7 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: refusal.row().0.as_u16(), can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         if let Some(status) = ctx.status {
             self.gateway.metrics.requests.with_label_values(&[class(status)]).inc();
         }
@@ -174,7 +178,7 @@ impl ProxyHttp for Proxy {
             note_answer(session, ctx);
         }
         if let Some(span) = ctx.span.take() {
-            span.answered(None, status(session, ctx));
+            end_span(*span, session, error, status(session, ctx));
         }
         if let Ok(connection) = connection(session) {
             if connection.is_shared() && !session.as_downstream_mut().is_body_done() {
@@ -327,6 +331,20 @@ fn note_answer(session: &Session, ctx: &Context) {
     let status = status(session, ctx);
     let id = ctx.admitted.as_ref().map(|admitted| tracing::field::display(admitted.session.id()));
     tracing::debug!(trace, status, session = id, method = method_name(&request.method), "answered");
+}
+
+/// Ends a request's span by how the request went.
+fn end_span(mut span: RequestSpan, session: &Session, error: Option<&Error>, status: Option<u16>) {
+    if let Some(status) = status {
+        span.answered(status);
+    }
+    let cut = connection(session).ok().and_then(|connection| connection.cut_reason());
+    match (cut, error) {
+        (Some(cut), _) => span.cut_short(cut.label()),
+        (None, Some(error)) if *error.esource() == ErrorSource::Downstream => span.cut_short(error.etype().as_str()),
+        (None, Some(error)) => span.failed(error.etype().as_str()),
+        (None, None) => {}
+    }
 }
 
 /// What a request was answered with, if it was.

@@ -7,6 +7,9 @@ use std::fmt;
 /// The header field that names the trace.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The header field with what others have to say of that trace.
+pub const TRACESTATE: &str = "tracestate";
+
 /// A trace's id, as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId(u128);

@@ -25,6 +25,9 @@ const DEFAULTS: [(HeaderName, HeaderValue); 5] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
+/// Asked all the time, by machines: they have no spans.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 /// Around the API, which browsers come to: a foreign page changes nothing.
 pub(super) async fn to_everybody(State(control): State<Control>, request: Request, next: Next) -> Response {
     let asked = Asked::of(&request, &control.traces);
@@ -53,11 +56,14 @@ struct Asked {
 
 impl Asked {
     fn of(request: &Request, traces: &Traces) -> Self {
-        let span = traces.received(request.method(), request.headers());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let template = route.as_ref().map(MatchedPath::as_str);
+        let told_of = template.is_none_or(|route| !PROBES.contains(&route));
+        let span = told_of.then(|| traces.received(request.method(), request.headers(), template)).flatten();
         let ours = span.as_ref().map(RequestSpan::traceparent);
         let trace = ours.as_ref().or(request.headers().get(TRACEPARENT));
         let trace = trace.and_then(|field| TraceId::of(field.as_bytes()));
-        Self { route: request.extensions().get::<MatchedPath>().cloned(), trace, span }
+        Self { route, trace, span }
     }
 
     async fn answered(self, metrics: &Metrics, answering: impl Future<Output = Response>) -> Response {
@@ -67,11 +73,10 @@ impl Asked {
             for (name, value) in DEFAULTS {
                 response.headers_mut().entry(name).or_insert(value);
             }
-            let (route, status) = (route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
-            if let Some(span) = span {
-                span.answered(route, Some(status));
+            let (route, status) = (route.as_ref().map_or("unknown", MatchedPath::as_str), response.status().as_u16());
+            if let Some(mut span) = span {
+                span.answered(status);
             }
-            let route = route.unwrap_or("unknown");
             metrics.request(route, status);
             tracing::debug!(route, status, "answered");
             if let Some(ProblemCode(code)) = response.extensions().get() {

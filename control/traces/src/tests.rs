@@ -1,6 +1,6 @@
 //! Which requests get a span, and what is in it.
 
-use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
 
 use super::*;
@@ -13,9 +13,22 @@ fn kept(ratio: f64) -> (Traces, InMemorySpanExporter) {
     (Traces::of(SdkTracerProvider::builder().with_simple_exporter(exporter.clone()), ratio), exporter)
 }
 
+fn told(traceparent: &str) -> HeaderMap {
+    HeaderMap::from_iter([(TRACEPARENT.parse().unwrap(), traceparent.parse().unwrap())])
+}
+
 fn from_client(flags: &str) -> HeaderMap {
-    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-{flags}");
-    HeaderMap::from_iter([("traceparent".parse().unwrap(), traceparent.parse().unwrap())])
+    told(&format!("00-{TRACE}-00f067aa0ba902b7-{flags}"))
+}
+
+fn get(traces: &Traces, headers: &HeaderMap) -> Option<RequestSpan> {
+    traces.received(&Method::GET, headers, None)
+}
+
+/// How many of so many requests get a span.
+fn count(ratio: f64, headers: &HeaderMap, requests: usize) -> usize {
+    let (traces, _) = kept(ratio);
+    (0..requests).filter(|_| get(&traces, headers).is_some()).count()
 }
 
 fn only(exporter: &InMemorySpanExporter) -> SpanData {
@@ -25,59 +38,70 @@ fn only(exporter: &InMemorySpanExporter) -> SpanData {
 }
 
 fn attribute(span: &SpanData, name: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == name);
-    found.map(|attribute| attribute.value.to_string())
+    let mut found = span.attributes.iter().filter(|attribute| attribute.key.as_str() == name);
+    let value = found.next().map(|attribute| attribute.value.to_string());
+    assert!(found.next().is_none(), "{name} twice");
+    value
 }
 
 #[test]
 fn a_request_of_a_clients_trace_is_in_it_and_says_so_to_whom_it_goes_next() {
     let (traces, exporter) = kept(1.0);
-    let span = traces.received(&Method::GET, &from_client("01")).unwrap();
-    let told = span.traceparent();
-    span.answered(None, Some(200));
+    let mut headers = from_client("01");
+    headers.insert("tracestate", "rojo=1".parse().unwrap());
+    let span = get(&traces, &headers).unwrap();
+    let (passed_on, begins) = (span.traceparent(), span.begins_trace());
+    drop(span);
 
     let span = only(&exporter);
-    assert_eq!(span.span_context.trace_id(), TraceId::from_hex(TRACE).unwrap());
-    assert_eq!(span.parent_span_id, SpanId::from_hex("00f067aa0ba902b7").unwrap());
-    assert_eq!(told, format!("00-{TRACE}-{}-01", span.span_context.span_id()));
+    assert_eq!(span.span_context.trace_id().to_string(), TRACE);
+    assert_eq!(span.parent_span_id.to_string(), "00f067aa0ba902b7");
+    assert_eq!(passed_on, format!("00-{TRACE}-{}-01", span.span_context.span_id()));
+    assert!(!begins);
+    assert_eq!(span.span_context.trace_state().header(), "", "that is for whom the request goes to");
 }
 
 #[test]
 fn a_request_without_a_trace_or_with_a_broken_one_begins_one() {
-    for traceparent in [None, Some("00-forged-00f067aa0ba902b7-01"), Some("00-00000000000000000000000000000000-0-01")] {
+    let mut twice = from_client("01");
+    twice.append(TRACEPARENT, twice[TRACEPARENT].clone());
+    let broken = ["00-forged-00f067aa0ba902b7-01", "00-1-1-01", "0-1-1-1", "00-+1-+1-01", ""].map(told);
+    for headers in broken.into_iter().chain([HeaderMap::new(), twice]) {
         let (traces, exporter) = kept(1.0);
-        let headers = traceparent.map(|text| ("traceparent".parse().unwrap(), text.parse().unwrap()));
-        traces.received(&Method::GET, &headers.into_iter().collect()).unwrap().answered(None, Some(200));
+        assert!(get(&traces, &headers).unwrap().begins_trace(), "{headers:?}");
         let span = only(&exporter);
-        assert!(span.span_context.is_valid() && span.parent_span_id == SpanId::INVALID, "{span:?}");
+        assert!(span.span_context.is_valid() && span.parent_span_id == SpanId::INVALID, "{headers:?}");
+        assert_ne!(span.span_context.trace_id().to_string(), TRACE);
     }
 }
 
 #[test]
-fn what_a_client_says_makes_fewer_spans_and_never_more() {
-    let begun = |ratio, headers| kept(ratio).0.received(&Method::GET, &headers).is_some();
-    assert!(begun(1.0, from_client("01")));
-    assert!(!begun(1.0, from_client("00")), "its client does not record this trace");
-    assert!(!begun(0.0, from_client("01")), "its client would have all of its traces recorded");
-    assert!(!begun(0.0, HeaderMap::new()));
+fn a_trace_that_its_client_does_not_record_has_no_span() {
+    assert_eq!(count(1.0, &from_client("00"), 100), 0);
 }
 
 #[test]
-fn a_ratio_is_kept_to() {
-    let (traces, _) = kept(0.25);
-    let begun = (0..10_000).filter(|_| traces.received(&Method::GET, &HeaderMap::new()).is_some()).count();
-    // Seven standard deviations (43) of the binomial distribution.
-    assert!((2_200..=2_800).contains(&begun), "{begun}");
+fn a_client_has_no_more_spans_made_than_the_ratio_by_whatever_it_says() {
+    // By its id this one is among the first to be recorded.
+    let chosen = told("00-00000000000000000000000000000001-00f067aa0ba902b7-01");
+    for headers in [HeaderMap::new(), from_client("01"), chosen] {
+        assert_eq!(count(0.0, &headers, 100), 0);
+        assert_eq!(count(1.0, &headers, 100), 100);
+        let spans = count(0.25, &headers, 10_000);
+        // Seven standard deviations (43) of the binomial distribution.
+        assert!((2_200..=2_800).contains(&spans), "{spans} with {headers:?}");
+    }
 }
 
 #[test]
 fn a_span_has_the_names_of_the_conventions() {
     let (traces, exporter) = kept(1.0);
     let session = Uuid::from_u128(7);
-    let mut span = traces.received(&Method::POST, &HeaderMap::new()).unwrap();
+    let mut span = traces.received(&Method::POST, &HeaderMap::new(), Some("/renter/access/{id}")).unwrap();
     span.admitted(session);
     span.provider_answered();
-    span.answered(Some("/renter/access/{id}"), Some(404));
+    span.answered(404);
+    drop(span);
 
     let span = only(&exporter);
     assert_eq!(span.name, "POST /renter/access/{id}");
@@ -86,26 +110,38 @@ fn a_span_has_the_names_of_the_conventions() {
     assert_eq!(attribute(&span, "http.route").unwrap(), "/renter/access/{id}");
     assert_eq!(attribute(&span, "http.response.status_code").unwrap(), "404");
     assert_eq!(attribute(&span, "runit.session.id").unwrap(), session.to_string());
+    assert_eq!(attribute(&span, "error.type"), None);
     assert_eq!(span.status, Status::Unset, "a client's mistake is no error of the server's");
     let moments: Vec<_> = span.events.iter().map(|event| &*event.name).collect();
     assert_eq!(moments, ["admitted", "provider answered"]);
 }
 
 #[test]
-fn a_failure_of_ours_is_an_error_and_so_is_no_answer() {
-    for (status, kind) in [(Some(502), "502"), (None, "unanswered")] {
+fn how_a_request_ended_is_in_its_span_once() {
+    type End = fn(&mut RequestSpan);
+    let ends: [(End, Option<&str>, Status); 6] = [
+        (|span| span.answered(200), None, Status::Unset),
+        (|span| span.answered(502), Some("502"), Status::error("")),
+        (|_| {}, Some("unanswered"), Status::error("")),
+        (|span| (span.answered(200), span.failed("ReadError")).1, Some("ReadError"), Status::error("")),
+        (|span| (span.failed("ConnectRefused"), span.answered(502)).1, Some("ConnectRefused"), Status::error("")),
+        (|span| span.cut_short("released"), Some("released"), Status::Unset),
+    ];
+    for (end, kind, status) in ends {
         let (traces, exporter) = kept(1.0);
-        traces.received(&Method::GET, &HeaderMap::new()).unwrap().answered(None, status);
+        let mut span = get(&traces, &HeaderMap::new()).unwrap();
+        end(&mut span);
+        drop(span);
         let span = only(&exporter);
-        assert_eq!(span.status, Status::error(""));
-        assert_eq!(attribute(&span, "error.type").unwrap(), kind);
+        assert_eq!(attribute(&span, "error.type").as_deref(), kind);
+        assert_eq!(span.status, status, "{kind:?}");
     }
 }
 
 #[test]
 fn a_method_of_somebodys_own_is_not_repeated() {
     let (traces, exporter) = kept(1.0);
-    traces.received(&Method::from_bytes(b"SECRET").unwrap(), &HeaderMap::new()).unwrap().answered(None, Some(405));
+    drop(traces.received(&Method::from_bytes(b"SECRET").unwrap(), &HeaderMap::new(), None));
     let span = only(&exporter);
     assert_eq!(span.name, "HTTP");
     assert_eq!(attribute(&span, "http.request.method").unwrap(), "_OTHER");
@@ -114,6 +150,6 @@ fn a_method_of_somebodys_own_is_not_repeated() {
 #[test]
 fn without_a_collector_there_is_no_span() {
     let traces = Traces::start(&runit_config::Traces::default(), "runit").unwrap();
-    assert!(traces.received(&Method::GET, &from_client("01")).is_none());
+    assert!(get(&traces, &from_client("01")).is_none());
     traces.stop();
 }

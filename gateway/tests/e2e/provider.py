@@ -2,6 +2,7 @@
 
     <any prefix>/download     200, then bytes for as long as they are taken
     <any prefix>/trickle      the same, slowly, and never held
+    <any prefix>/breaks-off   200, then less than the head says
     <any prefix>/upload       reads for as long as bytes come
     <any prefix>/websocket    101, then every frame comes back
     anything else             200 with a short body
@@ -90,6 +91,9 @@ class Provider:
             while True:
                 connection.sendall(CHUNK)
                 time.sleep(TRICKLE_SECONDS)
+        if path.endswith(b"/breaks-off"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nok")
+            return False
         if path.endswith(b"/upload"):
             self.arrived()
             while stream.read1(65536):

@@ -83,4 +83,5 @@ def test_a_core_that_the_node_may_not_use_is_named(tmp_path):
     settings = {**Node(tmp_path).settings, "gateway.cores": [1023]}
     run = attempt(tmp_path, "runit-gateway", settings)
     assert run.returncode == 1, run.stderr
-    assert "gateway.cores: this process may not use core 1023" in run.stderr, run.stderr
+    for words in ["gateway.cores", "this process may not use core 1023"]:
+        assert words in run.stderr, run.stderr

@@ -7,7 +7,7 @@ import requests
 from collector import Collector
 from house import Node, eventually
 from provider import header
-from wire import Connection
+from wire import Connection, masked_frame
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -78,7 +78,7 @@ def test_a_request_is_a_span_of_its_clients_trace_and_the_providers_parent(
     }
     assert span.resource["service.name"] == "runit-gateway"
     assert 0 < span.seconds < 20
-    for secret in ["a-secret-name", session["accessToken"], "127.0.0.1"]:
+    for secret in ["a-secret-name", session["accessToken"], "127.0.0.1", "rojo"]:
         assert not any(secret.encode() in body for body in collector.bodies), secret
 
 
@@ -101,12 +101,19 @@ def test_a_call_of_the_api_is_a_span_by_its_route_and_the_log_names_its_trace(
 
 def test_a_websocket_is_a_span_until_it_is_open(node, collector, session):
     connection = Connection(node, session["sessionId"], session["accessToken"])
-    connection.upgrade()
-    span = exported(
-        collector, lambda span: span.attributes.get("http.response.status_code") == 101
-    )
-    assert span.moments == ["admitted", "provider answered"]
-    connection.socket.close()
+    with connection.socket, connection.socket.makefile("rb") as stream:
+        connection.upgrade()
+        assert stream.readline().startswith(b"HTTP/1.1 101")
+        while stream.readline() != b"\r\n":
+            pass
+        span = exported(
+            collector,
+            lambda span: span.attributes.get("http.response.status_code") == 101,
+        )
+        assert span.moments == ["admitted", "provider answered"] and not span.failed
+        payload = b"still open" * 20
+        connection.send(masked_frame(payload))
+        assert stream.read(4 + len(payload)).endswith(payload)
 
 
 def test_a_refusal_is_a_span_and_a_failure_an_error(node, collector):
@@ -122,19 +129,43 @@ def test_a_refusal_is_a_span_and_a_failure_an_error(node, collector):
         collector,
         lambda span: span.attributes.get("runit.session.id") == gone["sessionId"],
     )
-    assert failed.failed and failed.attributes["error.type"] == "502"
+    assert failed.failed and failed.attributes["error.type"] == "ConnectError"
+
+
+def test_an_answer_that_breaks_off_is_an_error_and_a_lock_that_ends_is_none(
+    node, collector, session
+):
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        get(node, session, "/breaks-off")
+    broken = exported(
+        collector,
+        lambda span: span.attributes.get("runit.session.id") == session["sessionId"],
+    )
+    assert broken.failed and broken.attributes["http.response.status_code"] == 200
+    assert broken.attributes["error.type"]
+
+    token = {"Authorization": f"Bearer {session['accessToken']}"}
+    url = f"{node.session_url(session['sessionId'])}/trickle"
+    with requests.get(url, headers=token, stream=True, timeout=20) as answer:
+        assert answer.status_code == 200
+        node.release(session["accessToken"])
+        cut = exported(
+            collector, lambda span: span.attributes.get("error.type") == "released"
+        )
+    assert not cut.failed and cut.attributes["http.response.status_code"] == 200
 
 
 def test_a_trace_that_its_client_does_not_record_passes_as_it_is(
     node, collector, provider, session
 ):
-    traceparent = "00-00000000000000000000000000000abc-00f067aa0ba902b7-00"
+    unrecorded = "00000000000000000000000000000abc"
+    traceparent = f"00-{unrecorded}-{PARENT}-00"
     get(node, session, "/api/status", traceparent=traceparent)
     assert header(provider.heads[-1], b"traceparent") == traceparent.encode()
     marker = "00000000000000000000000000000def"
     get(node, session, "/api/status", traceparent=f"00-{marker}-{PARENT}-01")
     exported(collector, lambda span: span.trace == marker)
-    assert not any(span.trace.endswith("abc") for span in collector.spans())
+    assert all(span.trace != unrecorded for span in collector.spans())
 
 
 def test_nobody_waits_for_a_collector_and_a_node_that_stops_sends_the_last_spans(
@@ -150,11 +181,16 @@ def test_nobody_waits_for_a_collector_and_a_node_that_stops_sends_the_last_spans
             assert get(node, session, "/api/status").status_code == 200
         assert collector.requests == [], "it has answered nothing yet"
         collector.answers.set()
-    finally:
         node.stop()
-    ids = [span.attributes.get("runit.session.id") for span in collector.spans()]
-    assert ids.count(session["sessionId"]) == 20
-    collector.close()
+        spans = {
+            span.id
+            for span in collector.spans()
+            if span.attributes.get("runit.session.id") == session["sessionId"]
+        }
+        assert len(spans) == 20
+    finally:
+        collector.close()
+        node.stop()
 
 
 def test_spans_that_nobody_takes_are_told_of_in_the_log(tmp_path, provider):
