@@ -162,7 +162,8 @@ impl Drop for RequestSpan {
             self.span.set_attribute(KeyValue::new(HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         }
         let by_status = || match self.status {
-            None => Some(Failure { kind: "unanswered".to_owned(), ours: true }),
+            // Dropped under way: its client has gone, or was cut.
+            None => Some(Failure { kind: "unanswered".to_owned(), ours: false }),
             Some(status @ 500..) => Some(Failure { kind: status.to_string(), ours: true }),
             Some(_) => None,
         };

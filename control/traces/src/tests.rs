@@ -122,7 +122,7 @@ fn how_a_request_ended_is_in_its_span_once() {
     let ends: [(End, Option<&str>, Status); 6] = [
         (|span| span.answered(200), None, Status::Unset),
         (|span| span.answered(502), Some("502"), Status::error("")),
-        (|_| {}, Some("unanswered"), Status::error("")),
+        (|_| {}, Some("unanswered"), Status::Unset),
         (|span| (span.answered(200), span.failed("ReadError")).1, Some("ReadError"), Status::error("")),
         (|span| (span.failed("ConnectRefused"), span.answered(502)).1, Some("ConnectRefused"), Status::error("")),
         (|span| span.cut_short("released"), Some("released"), Status::Unset),
