@@ -13,6 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use runit_core::SessionId;
 use runit_core::trace::{TRACEPARENT, TRACESTATE, TraceId};
 use runit_traces::{RequestSpan, Traces, method_name};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +50,8 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 pub(crate) struct Context {
     admitted: Option<Admitted>,
+    /// The one that it was let into, for log and span.
+    session: Option<SessionId>,
     /// Set where the gateway fails a request after admission, for the answer.
     failed: Option<Refusal>,
     /// Interim answers of the provider so far.
@@ -93,8 +96,8 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let connection = connection(session)?;
         let admitted = self.gateway.admit(session.req_header(), &connection).await;
-        if let (Ok(admitted), Some(span)) = (&admitted, &mut ctx.span) {
-            span.admitted(admitted.session.id().as_uuid());
+        if let Ok(admitted) = &admitted {
+            ctx.admitted_to(admitted.session.id());
         }
         match admitted {
             Ok(admitted) if admitted.upgrade => {
@@ -218,6 +221,13 @@ impl Context {
         self.admitted.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no permit"))
     }
 
+    fn admitted_to(&mut self, session: SessionId) {
+        self.session = Some(session);
+        if let Some(span) = &mut self.span {
+            span.admitted(session.as_uuid());
+        }
+    }
+
     /// Notes the provider's final answer.
     fn answered_with(&mut self, status: StatusCode) {
         self.status = Some(status);
@@ -329,7 +339,7 @@ fn note_answer(session: &Session, ctx: &Context) {
     let traceparent = request.headers.get(TRACEPARENT).map(|field| field.as_bytes());
     let trace = traceparent.and_then(TraceId::of).map(tracing::field::display);
     let status = status(session, ctx);
-    let id = ctx.admitted.as_ref().map(|admitted| tracing::field::display(admitted.session.id()));
+    let id = ctx.session.map(tracing::field::display);
     tracing::debug!(trace, status, session = id, method = method_name(&request.method), "answered");
 }
 

@@ -1,6 +1,8 @@
 """With `traces.otlp_url` every request has a span, in its client's trace, at a collector that speaks OTLP; and nobody waits
 for that collector."""
 
+import json
+
 import pytest
 import requests
 
@@ -114,6 +116,9 @@ def test_a_websocket_is_a_span_until_it_is_open(node, collector, session):
         payload = b"still open" * 20
         connection.send(masked_frame(payload))
         assert stream.read(4 + len(payload)).endswith(payload)
+    lines = [json.loads(line)["fields"] for line in node.program.output().splitlines()]
+    (line,) = [line for line in lines if line.get("trace") == span.trace]
+    assert (line["session"], line["status"]) == (session["sessionId"], 101)
 
 
 def test_a_refusal_is_a_span_and_a_failure_an_error(node, collector):
