@@ -55,14 +55,13 @@ impl<'a> Checks<'a> {
 
     /// Scheme, host and perhaps a port: what paths are appended to, and what an `Origin` header is compared with.
     pub(crate) fn origin(&mut self, key: &str, url: &Url) {
-        let plain = matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.path() == "/"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
+        let plain = is_base(url) && url.path() == "/";
         self.require(key, plain, "must be http:// or https://, a host and perhaps a port, and nothing after them");
+    }
+
+    /// The same, perhaps with a path: what others are below.
+    pub(crate) fn base(&mut self, key: &str, url: &Url) {
+        self.require(key, is_base(url), "must be http:// or https://, a host, and perhaps a port and a path");
     }
 
     /// Each an address or a name exactly as it is compared: lower case, without scheme, port or final dot.
@@ -93,6 +92,12 @@ impl<'a> Checks<'a> {
             }
         }
     }
+}
+
+fn is_base(url: &Url) -> bool {
+    let bare =
+        url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    matches!(url.scheme(), "http" | "https") && url.has_host() && bare
 }
 
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {

@@ -18,12 +18,9 @@ pub struct Traces {
 
 impl Traces {
     pub(crate) fn check(&self, checks: &mut Checks<'_>) {
-        let plain = |url: &Url| {
-            let bare = url.query().is_none() && url.fragment().is_none();
-            matches!(url.scheme(), "http" | "https") && bare && url.username().is_empty() && url.password().is_none()
-        };
-        let message = "must be an http:// or https:// URL without user, query and fragment";
-        checks.require("traces.otlp_url", self.otlp_url.as_ref().is_none_or(plain), message);
+        if let Some(url) = &self.otlp_url {
+            checks.base("traces.otlp_url", url);
+        }
         checks.range("traces.ratio", self.ratio, 0.0..=1.0);
     }
 }

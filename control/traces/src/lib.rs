@@ -27,7 +27,7 @@ use runit_core::trace::{TRACEPARENT, TraceId};
 use uuid::Uuid;
 
 /// The session that a request was let into, by its id.
-pub const SESSION_ID: &str = "runit.session.id";
+const SESSION_ID: &str = "runit.session.id";
 
 /// Every method that has no name in [`method_name`].
 const OTHER: &str = "_OTHER";
