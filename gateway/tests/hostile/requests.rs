@@ -247,6 +247,7 @@ pub const CONNECTIONS: &[Row] = &[
         "POST {S}/../x HTTP/1.1\r\nHost: g\r\n{AUTH}Content-Length: 60\r\n\r\n{MORE}",
         BAD,
     ),
+    row("another behind one to nobody's place", "GET /nowhere HTTP/1.1\r\nHost: g\r\n\r\n{MORE}", Refused(&[404])),
     row("another behind a handshake that is declined", "{GET}{WS}\r\n{MORE}", GET),
     row(
         "a handshake of another version",
