@@ -40,5 +40,5 @@ bench: ## every benchmark: the gateway beside its peers, then core alone; half a
 	.ci/prerequisites
 	bench/setup.sh
 	cargo build --release --locked -p runit-gateway -p runit-bench
-	target/release/runit-bench all
+	$${CARGO_TARGET_DIR:-target}/release/runit-bench all
 	cargo bench -p runit-bench-core --locked

@@ -6,6 +6,7 @@ instructions.py --set    sets the bounds 8 % above what is counted now
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = ROOT / "bench/instructions.json"
-PROGRAM = ROOT / "target/release/repeat"
+PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/repeat"
 HEAD_ROOM = 1.08
 FEW, MANY = 200, 1200
 

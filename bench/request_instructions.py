@@ -9,6 +9,7 @@ The kernel's part is not in it. Two runs of each are subtracted, so that start a
 
 import ctypes
 import json
+import os
 import re
 import signal
 import socket
@@ -22,7 +23,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ROOT / "target/release"
+PROGRAMS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BUILD = ["cargo", "build", "--release", "--locked", "-p", "runit-gateway", "-p", "runit-bench"]
 FEW, MANY = 500, 2500
 BODY = b"d" * 1024
