@@ -87,7 +87,7 @@ impl Cut {
         !matches!(self, Self::GaveWay | Self::NoHead | Self::SlowHead)
     }
 
-    const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Released,
         Self::LockedOut,
         Self::CapReached,

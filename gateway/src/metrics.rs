@@ -5,6 +5,9 @@ use std::time::Duration;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use runit_core::Timestamp;
 
+use crate::answer::Refusal;
+use crate::connection::Cut;
+use crate::places::Full;
 use crate::reception::Unwelcome;
 
 /// The data plane's metrics.
@@ -47,9 +50,11 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
-        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+        // Each is there from 0 on: a first one that comes with its counter is no increase to Prometheus.
+        let counters = |name: &str, help: &str, label: &str, values: &[&str]| -> Result<_, prometheus::Error> {
             let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(counters.clone()))?;
+            values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
             Ok(counters)
         };
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
@@ -67,17 +72,25 @@ impl Metrics {
                 "runit_gateway_requests_total",
                 "Requests passed to providers, by the class of the answer's status.",
                 "status_class",
+                &["1xx", "2xx", "3xx", "4xx", "5xx"],
             )?,
             refusals: counters(
                 "runit_gateway_refusals_total",
                 "Requests that the gateway answered itself, by reason.",
                 "reason",
+                &Refusal::ALL.map(|refusal| refusal.row().1),
             )?,
-            cuts: counters("runit_gateway_cuts_total", "Connections that the gateway ended, by reason.", "reason")?,
+            cuts: counters(
+                "runit_gateway_cuts_total",
+                "Connections that the gateway ended, by reason.",
+                "reason",
+                &Cut::ALL.map(Cut::label),
+            )?,
             turned_away: counters(
                 "runit_gateway_turned_away_total",
                 "Connections that were closed before a byte was read, by the limit that they ran into.",
                 "limit",
+                &Full::ALL.map(Full::label),
             )?,
             bytes_in: bytes.with_label_values(&["in"]),
             bytes_out: bytes.with_label_values(&["out"]),
@@ -108,24 +121,18 @@ impl Metrics {
                 "Times that a WebSocket had to wait, since its session's small parts came too fast.",
             )?,
             sessions: gauge("runit_gateway_sessions", "Sessions in this node's directory.")?,
-            unwelcome: {
-                let unwelcome = counters(
-                    "runit_gateway_handshakes_failed_total",
-                    "Connections that were closed before their first request, by reason.",
-                    "reason",
-                )?;
-                Unwelcome::ALL.iter().for_each(|why| drop(unwelcome.with_label_values(&[why.label()])));
-                unwelcome
-            },
-            certificates: {
-                let certificates = counters(
-                    "runit_gateway_tls_certificate_changes_total",
-                    "Changes of the certificate's files, by outcome.",
-                    "outcome",
-                )?;
-                ["replaced", "broken"].iter().for_each(|outcome| drop(certificates.with_label_values(&[outcome])));
-                certificates
-            },
+            unwelcome: counters(
+                "runit_gateway_handshakes_failed_total",
+                "Connections that were closed before their first request, by reason.",
+                "reason",
+                &Unwelcome::ALL.map(Unwelcome::label),
+            )?,
+            certificates: counters(
+                "runit_gateway_tls_certificate_changes_total",
+                "Changes of the certificate's files, by outcome.",
+                "outcome",
+                &["replaced", "broken"],
+            )?,
             certificate_expiry: {
                 let expiry = Gauge::new(
                     "runit_gateway_tls_certificate_expiry_timestamp_seconds",
@@ -191,11 +198,10 @@ mod tests {
     #[test]
     fn names_are_unique_and_follow_the_convention() {
         let metrics = Metrics::new().expect("no name twice");
-        metrics.requests.with_label_values(&["2xx"]).inc();
         for family in metrics.gather() {
             let name = family.name();
             assert!(name.starts_with("runit_gateway_") || name.starts_with("runit_quota_"), "{name}");
-            assert!(!family.help().is_empty());
+            assert!(!family.help().is_empty() && !family.get_metric().is_empty(), "{name}");
         }
     }
 }

@@ -69,6 +69,9 @@ pub(crate) enum Full {
 }
 
 impl Full {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Network, Self::WaitingNetwork, Self::Rate, Self::Site];
+
     /// The metric label.
     pub(crate) const fn label(self) -> &'static str {
         match self {
