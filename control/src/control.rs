@@ -35,6 +35,7 @@ use crate::heartbeats::Heartbeats;
 use crate::keys::Keys;
 use crate::metered_store::MeteredStore;
 use crate::metrics::Metrics;
+use crate::openapi::Description;
 use crate::operations::Swept;
 use crate::postgres::{self, PostgresSettings, PostgresStore};
 use crate::reconnects::Reconnects;
@@ -73,7 +74,7 @@ pub struct Parts {
     /// New work should be other nodes'. A word of its own, read by nothing but `/readyz`.
     leaving: Arc<AtomicBool>,
     pub(crate) started_at: Timestamp,
-    pub(crate) gateway_document: Option<Arc<Value>>,
+    pub(crate) gateway_description: Option<Arc<Description>>,
     reception: Reception,
     pub(crate) traces: Traces,
 }
@@ -205,7 +206,7 @@ impl Control {
             hearing,
             leaving: Arc::default(),
             started_at,
-            gateway_document: None,
+            gateway_description: None,
             reception: Reception::of_api(),
             traces: Traces::default(),
         }));
@@ -214,8 +215,9 @@ impl Control {
     }
 
     /// The same, with the OpenAPI document of the gateway in this process, which it shows beside its own.
-    pub fn beside_gateway(self, document: Value) -> Self {
-        Self(Arc::new(Parts { gateway_document: Some(Arc::new(document)), ..Parts::clone(&self) }))
+    pub fn beside_gateway(self, document: &Value) -> Self {
+        let description = Description::new(document, "/openapi/gateway.json");
+        Self(Arc::new(Parts { gateway_description: Some(Arc::new(description)), ..Parts::clone(&self) }))
     }
 
     /// The same, letting others in to the API than this process's files would allow.

@@ -3,6 +3,7 @@
 //! A route names the [`Problem`]s that it may answer with ([`refusing`], [`refusing_all`]); status, code and text of each
 //! come from the table, so a refusal that a route does not name is one that the document does not know.
 
+use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
@@ -70,8 +71,32 @@ pub(crate) fn document(mut api: OpenApi, title: &str, description: &str, server:
     document
 }
 
+/// A document as it is served, for programs and for people: made once, whoever asks and however often.
+pub(crate) struct Description {
+    json: Bytes,
+    page: Bytes,
+}
+
+impl Description {
+    /// Of a document that is served at `address`.
+    pub(crate) fn new(document: &Value, address: &str) -> Self {
+        Self { json: document.to_string().into(), page: page(document, address).into_string().into() }
+    }
+
+    pub(crate) fn json(&self) -> Response {
+        let kind = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, kind)], self.json.clone()).into_response()
+    }
+
+    pub(crate) fn page(&self) -> Response {
+        let policy =
+            HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+        ([(header::CONTENT_SECURITY_POLICY, policy)], Html(self.page.clone())).into_response()
+    }
+}
+
 /// The document, which is served at `address`, as a page.
-pub(crate) fn page(document: &Value, address: &str) -> Response {
+fn page(document: &Value, address: &str) -> Markup {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let paths = document["paths"].as_object().into_iter().flatten();
     let operations: Vec<(String, &Value)> = paths
@@ -79,7 +104,7 @@ pub(crate) fn page(document: &Value, address: &str) -> Response {
         .filter(|(.., operation)| operation["responses"].is_object())
         .map(|(path, method, operation)| (format!("{} {path}", method.to_uppercase()), operation))
         .collect();
-    let page = html! {
+    html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -103,10 +128,7 @@ pub(crate) fn page(document: &Value, address: &str) -> Response {
                 }
             }
         }
-    };
-    let policy =
-        HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page.into_string())).into_response()
+    }
 }
 
 fn operation_section(index: usize, name: &str, operation: &Value) -> Markup {

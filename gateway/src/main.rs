@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     // From now on it does not end the process, however long the start takes.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let control = runtime.block_on(Control::start(&live)).context("the control plane cannot start")?;
-    let control = control.beside_gateway(runit_gateway::openapi()).traced(traces.clone());
+    let control = control.beside_gateway(&runit_gateway::openapi()).traced(traces.clone());
     let node = Node::new(&live, control.authority(), control.clock())?.traced(traces.clone());
     let lifecycle = Lifecycle::default();
     let process = ProcessFile::beside(&settings.control.data_dir);

@@ -1,17 +1,19 @@
 //! `/livez`, `/readyz`, `/metrics`, and the description of this listener.
 
-use axum::Json;
+use std::sync::LazyLock;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
-use serde_json::Value;
 
 use super::Admin;
 use super::access::Reader;
 use crate::api::problem::Problem;
-use crate::openapi;
+use crate::openapi::Description;
+
+static OURS: LazyLock<Description> = LazyLock::new(|| Description::new(&super::openapi(), "/openapi.json"));
 
 /// Whether the process runs.
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "health",
@@ -52,13 +54,13 @@ pub(super) async fn metrics(State(admin): State<Admin>, request: Request) -> Res
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health",
     responses((status = 200, description = "This document", body = Object)))]
-pub(super) async fn openapi() -> Json<Value> {
-    Json(super::openapi())
+pub(super) async fn openapi() -> Response {
+    OURS.json()
 }
 
 /// This description, to be read by people.
 #[utoipa::path(get, path = "/openapi", operation_id = "openapiPage", tag = "health",
     responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub(super) async fn page() -> Response {
-    openapi::page(&super::openapi(), "/openapi.json")
+    OURS.page()
 }

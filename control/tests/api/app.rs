@@ -123,7 +123,7 @@ impl TestApp {
     }
 
     /// The same again, in one process with a gateway of that document.
-    pub(crate) async fn beside_gateway(mut self, document: Value) -> Self {
+    pub(crate) async fn beside_gateway(mut self, document: &Value) -> Self {
         self.stop().await;
         self.control = Control::open(&self.settings, self.clock.clone()).unwrap().beside_gateway(document);
         self.serve().await;
@@ -187,6 +187,10 @@ impl TestApp {
 
     pub(crate) fn authority(&self) -> Arc<dyn Authority> {
         self.control.authority()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(crate) fn step(&self, time: Duration) {
@@ -262,10 +266,15 @@ impl TestApp {
 
     /// Connections to the API that were closed before their first request, by one limit.
     pub(crate) fn turned_away(&self, limit: &str) -> f64 {
+        self.counted("runit_control_turned_away_total", limit)
+    }
+
+    /// A counter with one label, of that value.
+    pub(crate) fn counted(&self, name: &str, label: &str) -> f64 {
         let families = self.control.gather();
-        let family = families.iter().find(|family| family.name() == "runit_control_turned_away_total").unwrap();
-        let counted = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == limit);
-        counted.unwrap_or_else(|| panic!("no {limit}")).get_counter().get_value()
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let counted = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == label);
+        counted.unwrap_or_else(|| panic!("no {label}")).get_counter().get_value()
     }
 
     /// Waits until the sweeper has looked at the time as it is now: it writes heartbeats first, which the test can see.

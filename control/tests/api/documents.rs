@@ -91,7 +91,7 @@ async fn the_gateways_document_is_shown_where_there_is_a_gateway() {
     let document = json!({ "info": { "title": "RUNIT gateway" }, "paths": {
         "/s/{sessionId}": { "get": { "summary": "Jupyter.", "responses": { "401": { "description": "No." } } } },
     } });
-    let app = app.beside_gateway(document.clone()).await;
+    let app = app.beside_gateway(&document).await;
     assert_eq!(app.client(1).get("/openapi/gateway.json").await.expect(200), document);
     let page = app.client(1).get("/openapi/gateway").await;
     assert!(page.text.contains("GET /s/{sessionId}") && page.text.contains("/openapi/gateway.json"), "{}", page.text);
