@@ -233,6 +233,8 @@ pub struct Webhooks {
     pub timeout_ms: u64,
     /// About how long to wait after the first failure, in ms, doubled with each further one; 10 to 60,000.
     pub first_retry_ms: u64,
+    /// Receivers' hosts that may be inside, and be spoken to without TLS.
+    pub plain_http_hosts: Vec<String>,
 }
 
 /// One receiver of events.
@@ -344,7 +346,7 @@ impl Default for Audit {
 
 impl Default for Webhooks {
     fn default() -> Self {
-        Self { targets: Vec::new(), timeout_ms: 5_000, first_retry_ms: 1_000 }
+        Self { targets: Vec::new(), timeout_ms: 5_000, first_retry_ms: 1_000, plain_http_hosts: Vec::new() }
     }
 }
 
@@ -480,6 +482,7 @@ impl Webhooks {
         checks.require("webhooks.targets", self.targets.len() <= 16, "must not be more than 16");
         checks.range("webhooks.timeout_ms", self.timeout_ms, 100..=60_000);
         checks.range("webhooks.first_retry_ms", self.first_retry_ms, 10..=60_000);
+        checks.hosts("webhooks.plain_http_hosts", &self.plain_http_hosts);
     }
 }
 

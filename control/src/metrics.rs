@@ -61,6 +61,7 @@ pub(crate) struct Metrics {
     store_silence: Gauge,
     forfeited: IntCounter,
     webhooks: IntCounterVec,
+    webhooks_missed: IntCounterVec,
     webhook_lag: GaugeVec,
     certificates: IntCounterVec,
     certificate_expiry: Gauge,
@@ -106,6 +107,11 @@ impl Metrics {
                 "Attempts to deliver webhooks, by target and outcome",
                 &["receiver", "outcome"],
             )?,
+            webhooks_missed: counter(
+                "runit_webhook_missed_events_total",
+                "Events that retention removed before a webhook's receiver had taken them",
+                &["receiver"],
+            )?,
             webhook_lag: GaugeVec::new(
                 Opts::new("runit_webhook_lag_seconds", "Age of the event that a webhook's receiver has not taken yet"),
                 &["receiver"],
@@ -127,6 +133,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.certificates.clone()))?;
         metrics.registry.register(Box::new(metrics.certificate_expiry.clone()))?;
         metrics.registry.register(Box::new(metrics.webhooks.clone()))?;
+        metrics.registry.register(Box::new(metrics.webhooks_missed.clone()))?;
         metrics.registry.register(Box::new(metrics.webhook_lag.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.problems.clone()))?;
@@ -190,6 +197,11 @@ impl Metrics {
     /// The certificate's files have changed.
     pub(crate) fn certificate_change(&self, replaced: bool) {
         self.certificates.with_label_values(&[if replaced { "replaced" } else { "broken" }]).inc();
+    }
+
+    /// Events that a receiver will not hear of.
+    pub(crate) fn webhook_missed(&self, receiver: &str, events: u64) {
+        self.webhooks_missed.with_label_values(&[receiver]).inc_by(events);
     }
 
     /// One attempt to deliver a webhook.

@@ -14,7 +14,6 @@ use runit_config::{NodeSettings, WebhookTarget};
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent};
 use runit_core::store::{Store, StoreError, Turn};
 use runit_core::time::Clock;
-use runit_core::upstream::UpstreamPolicy;
 use runit_core::webhook::{InvalidSecret, InvalidUrl, Message, WebhookSecret, WebhookUrl, pause};
 use tokio::sync::watch;
 
@@ -85,12 +84,12 @@ impl Target {
     /// # Errors
     /// [`TargetError`] for the first one that cannot be used.
     pub fn all(settings: &NodeSettings) -> Result<Vec<Self>, TargetError> {
-        let policy = UpstreamPolicy { hosts: Vec::new(), plain_http_hosts: settings.upstream.plain_http_hosts.clone() };
+        let plain = &settings.webhooks.plain_http_hosts;
         let target = |target: &WebhookTarget| {
             let name = target.name.clone();
             let kind = |text: &String| text.parse().map_err(|_| TargetError::Kind(name.clone(), text.clone()));
             Ok(Self {
-                url: WebhookUrl::parse(&target.url, &policy).map_err(|error| TargetError::Url(name.clone(), error))?,
+                url: WebhookUrl::parse(&target.url, plain).map_err(|error| TargetError::Url(name.clone(), error))?,
                 secret: WebhookSecret::parse(target.secret.expose())
                     .map_err(|error| TargetError::Secret(name.clone(), error))?,
                 kinds: target.kinds.iter().map(kind).collect::<Result<_, _>>()?,
@@ -162,6 +161,8 @@ impl Webhooks {
     /// Sends until `stop` turns true. What is under way then is sent again by the next process.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let webhooks = &self;
+        // From 0 on, or the first ones would be no increase.
+        self.targets.iter().for_each(|target| self.metrics.webhook_missed(target.name(), 0));
         let sending = self.targets.iter().map(|target| {
             let mut stop = stop.clone();
             async move {
@@ -196,7 +197,18 @@ impl Webhooks {
             return Ok(false);
         };
         // Read first: what comes while the trail is looked at is not passed over.
-        let head = self.store.trail_marks().await?.head.mark.place;
+        let marks = self.store.trail_marks().await?;
+        let (base, head) = (marks.base.mark.place, marks.head.mark.place);
+        if base > cursor {
+            let missed = base - cursor;
+            tracing::error!(
+                receiver = target.name,
+                missed,
+                "retention removed events before a webhook's receiver took them"
+            );
+            self.metrics.webhook_missed(&target.name, missed);
+            self.store.save_webhook_cursor(target.name.clone(), base).await?;
+        }
         let filter = EventFilter { kinds: target.kinds.clone(), ..EventFilter::default() };
         let events = self.store.find_events(filter, EventsFrom::After(cursor), PAGE).await?;
         for event in &events {

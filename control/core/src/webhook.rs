@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use crate::event::SecurityEvent;
 use crate::time::Timestamp;
-use crate::upstream::{UpstreamPolicy, is_public};
+use crate::upstream::is_public;
 
 /// Longest time between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
@@ -35,7 +35,7 @@ pub struct WebhookUrl {
 
 /// The URL is not one that a webhook is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be https://host[:port]/path without user or fragment; http:// only for upstream.plain_http_hosts")]
+#[error("must be https://host[:port]/path without user or fragment; http:// only for webhooks.plain_http_hosts")]
 pub struct InvalidUrl;
 
 /// The secret is not one of the standard's form.
@@ -57,11 +57,12 @@ pub struct Message {
 }
 
 impl WebhookUrl {
-    /// Checks a URL that an operator gave.
+    /// Checks a URL that an operator gave. `plain_http_hosts` may be inside, and be spoken to without TLS: a list of their own, as
+    /// whoever registers a session may name every host of the upstreams' one.
     ///
     /// # Errors
     /// [`InvalidUrl`].
-    pub fn parse(text: &str, policy: &UpstreamPolicy) -> Result<Self, InvalidUrl> {
+    pub fn parse(text: &str, plain_http_hosts: &[String]) -> Result<Self, InvalidUrl> {
         let url = Url::parse(text).map_err(|_| InvalidUrl)?;
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
@@ -69,7 +70,7 @@ impl WebhookUrl {
             Some(Host::Ipv6(address)) => address.to_string(),
             None => return Err(InvalidUrl),
         };
-        let is_local = policy.plain_http_hosts.iter().any(|listed| listed.eq_ignore_ascii_case(&host));
+        let is_local = plain_http_hosts.iter().any(|listed| listed.eq_ignore_ascii_case(&host));
         let scheme_fits = url.scheme() == "https" || url.scheme() == "http" && is_local;
         let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
         let port = url.port_or_known_default().ok_or(InvalidUrl)?;
@@ -193,8 +194,7 @@ mod tests {
 
     #[test]
     fn targets_are_public_https_unless_they_are_listed() {
-        let policy = UpstreamPolicy { plain_http_hosts: vec!["127.0.0.1".into()], ..UpstreamPolicy::default() };
-        let parse = |text: &str| WebhookUrl::parse(text, &policy);
+        let parse = |text: &str| WebhookUrl::parse(text, &["127.0.0.1".into()]);
         let public = parse("https://hooks.example.org/runit?x=1").expect("public");
         for address in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:127.0.0.1"] {
             assert!(!public.may_dial(address.parse().expect("a literal")), "{address}");

@@ -135,7 +135,7 @@ async fn every_receiver_gets_every_event_once_by_id_whatever_the_others_do() {
     let receivers =
         [("good", &good), ("failing", &failing), ("hanging", &hanging), ("slow", &slow), ("away", &redirecting)];
     let app = TestApp::with(|settings| {
-        settings.upstream.plain_http_hosts = vec!["127.0.0.1".into()];
+        settings.webhooks.plain_http_hosts = vec!["127.0.0.1".into()];
         settings.webhooks.targets = receivers.map(|(name, receiver)| receiver.target(name)).to_vec();
         settings.webhooks.timeout_ms = 300;
         settings.webhooks.first_retry_ms = 10;
@@ -169,7 +169,7 @@ async fn every_receiver_gets_every_event_once_by_id_whatever_the_others_do() {
 async fn what_was_not_taken_before_a_restart_comes_after_it_under_its_id() {
     let receiver = Receiver::start(|n| answer(if n < 2 { "503 Service Unavailable" } else { "200 OK" })).await;
     let mut app = TestApp::with(|settings| {
-        settings.upstream.plain_http_hosts = vec!["127.0.0.1".into()];
+        settings.webhooks.plain_http_hosts = vec!["127.0.0.1".into()];
         settings.webhooks.targets = vec![receiver.target("ops")];
         settings.webhooks.first_retry_ms = 60_000;
     })
@@ -194,7 +194,7 @@ async fn what_was_not_taken_before_a_restart_comes_after_it_under_its_id() {
 async fn what_is_none_of_a_receivers_is_passed_over_once_and_hides_nothing() {
     let receiver = Receiver::start(|_| answer("200 OK")).await;
     let app = TestApp::with(|settings| {
-        settings.upstream.plain_http_hosts = vec!["127.0.0.1".into()];
+        settings.webhooks.plain_http_hosts = vec!["127.0.0.1".into()];
         settings.webhooks.targets = vec![receiver.target("ops")];
     })
     .await;
@@ -213,12 +213,41 @@ async fn what_is_none_of_a_receivers_is_passed_over_once_and_hides_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_removed_before_it_was_taken_is_counted() {
+    let receiver = Receiver::start(|n| if n == 0 { None } else { answer("200 OK") }).await;
+    let mut app = TestApp::with(|settings| {
+        settings.webhooks.plain_http_hosts = vec!["127.0.0.1".into()];
+        settings.webhooks.targets = vec![receiver.target("ops")];
+        settings.webhooks.timeout_ms = 60_000;
+        settings.audit.keep_events = 2;
+    })
+    .await;
+    while app.webhook_cursor("ops").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..10 {
+        app.register().await;
+    }
+    eventually("the first event is on its way", || receiver.seen().len() == 1).await;
+    app.restart_with(|settings| settings.webhooks.targets.clear()).await;
+    while app.events(&["NEW_PROVIDER_REGISTERED"]).await.len() > 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    app.restart_with(|settings| settings.webhooks.targets = vec![receiver.target("ops")]).await;
+    eventually("what was kept is sent", || receiver.bodies().len() == 3).await;
+    assert!(receiver.bodies()[1].contains("\"place\":9"), "{:?}", receiver.bodies());
+    assert_eq!(app.counted("runit_webhook_missed_events_total", "ops"), 8.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_inside_is_never_dialled() {
     let inside = Receiver::start(|_| answer("200 OK")).await;
     let mut target = inside.target("inside");
     target.url = format!("https://localhost:{}/", inside.address.port());
     let settings = runit_config::NodeSettings {
         webhooks: runit_config::Webhooks { targets: vec![target], ..Default::default() },
+        // Whoever may be rented out is not for that reason told of events.
+        upstream: runit_config::Upstream { plain_http_hosts: vec!["localhost".into()], ..Default::default() },
         ..Default::default()
     };
     let targets = runit_control::webhooks::Target::all(&settings).unwrap();
@@ -240,7 +269,7 @@ async fn the_command_tries_each_receiver_once_and_says_what_came_of_it() {
         )
     };
     let targets = [target("takes", &takes), target("refuses", &refuses)].join(", ");
-    let settings = format!("[upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n[webhooks]\ntargets = [{targets}]\n");
+    let settings = format!("[webhooks]\nplain_http_hosts = [\"127.0.0.1\"]\ntargets = [{targets}]\n");
     std::fs::write(&config, settings).unwrap();
     let test = async |name: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_runit-control"));

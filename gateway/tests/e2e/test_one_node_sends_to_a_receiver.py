@@ -30,7 +30,12 @@ def nodes(tmp_path_factory, postgres):
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "kinds": ["NEW_PROVIDER_REGISTERED"],
     }
-    settings = {"store.url": postgres.url, "webhooks.targets": [target], "webhooks.first_retry_ms": 1000}
+    settings = {
+        "store.url": postgres.url,
+        "webhooks.targets": [target],
+        "webhooks.plain_http_hosts": ["127.0.0.1"],
+        "webhooks.first_retry_ms": 1000,
+    }
     nodes = []
     try:
         for number in range(2):
