@@ -147,11 +147,12 @@ impl Control {
     }
 
     async fn remove_sessions_of(&self, key: KeyId, operator: Operator) -> Result<(), Problem> {
-        for session in self.sessions.directory.registered_with(&HashSet::from([key])) {
-            match self.remove_by(operator, session.id).await {
-                // Somebody was faster.
-                Ok(()) | Err(Problem::UnknownSession) => {}
-                Err(problem) => return Err(problem),
+        for known in self.sessions.directory.registered_with(&HashSet::from([key])) {
+            match self.sessions.change(known.id, Change::KeyRevoked(key)).await {
+                Ok(session) => self.note(removed(&session, self.sessions.clock.now()).operator(operator)).await,
+                Err(ChangeError::Store(error)) => return Err(error.into()),
+                // Somebody was faster, or its agent has registered it with another key meanwhile.
+                Err(ChangeError::Refused(_) | ChangeError::Unknown) => {}
             }
         }
         Ok(())

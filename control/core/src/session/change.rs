@@ -92,7 +92,7 @@ pub enum Change {
     RenterAbsent(Duration),
     /// The sweeper asks whether the provider has been silent for so long.
     ProviderSilent(Duration),
-    /// The sweeper has found that this key is revoked.
+    /// This key is revoked.
     KeyRevoked(KeyId),
     /// An operator takes the session away from its renter.
     Cut,
