@@ -24,30 +24,33 @@ pub const CARRIED_CSV_HEAD: &str = "session_id,provider_id,registered_at,records
 /// All records that pass the filter, by their start; `each` is called for one after the other.
 ///
 /// # Errors
-/// When the store fails.
-pub async fn export(
+/// When the store or `each` fails.
+pub async fn export<E: From<StoreError>>(
     store: &dyn Store,
     filter: UsageFilter,
-    mut each: impl FnMut(&UsageRecord),
-) -> Result<(), StoreError> {
+    mut each: impl FnMut(&UsageRecord) -> Result<(), E>,
+) -> Result<(), E> {
     let mut after = None;
     loop {
         let records = store.usage_records(filter.clone(), after, PAGE).await?;
         let Some(last) = records.last() else { return Ok(()) };
         after = Some((last.started_at, last.lock));
-        records.iter().for_each(&mut each);
+        records.iter().try_for_each(&mut each)?;
     }
 }
 
 /// All sums of deleted records, by session; `each` is called for one after the other.
 ///
 /// # Errors
-/// When the store fails.
-pub async fn export_carried(store: &dyn Store, mut each: impl FnMut(&CarriedUsage)) -> Result<(), StoreError> {
+/// When the store or `each` fails.
+pub async fn export_carried<E: From<StoreError>>(
+    store: &dyn Store,
+    mut each: impl FnMut(&CarriedUsage) -> Result<(), E>,
+) -> Result<(), E> {
     let mut after = None;
     loop {
         let carried = store.carried_usage(after, PAGE).await?;
-        carried.iter().for_each(&mut each);
+        carried.iter().try_for_each(&mut each)?;
         after = carried.last().cloned();
         if after.is_none() {
             return Ok(());
@@ -106,7 +109,8 @@ pub(crate) fn statement(record: &UsageRecord, now: Timestamp) -> Statement {
 /// A record as a line of CSV (RFC 4180) under [`CSV_HEAD`].
 pub fn to_csv(record: &UsageRecord, now: Timestamp) -> String {
     let ended_at = record.ended_at.map(|at| at.to_string()).unwrap_or_default();
-    // The only text that somebody else chose; as JSON it begins with nothing that a spreadsheet takes for a formula.
+    // Somebody else chose two texts. As JSON the pricing begins with nothing that a spreadsheet takes for a formula; a provider's
+    // id may begin with `-` or `@`, but its letters make no call and reach no other file.
     let pricing = record.pricing.as_deref().unwrap_or_default().replace('"', "\"\"");
     format!(
         "{},{},{},{},{ended_at},{},{},{},{},{},\"{pricing}\"",

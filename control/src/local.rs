@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done and all well; 1 done, and something is wrong; 2 not done.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -162,7 +163,7 @@ impl Local {
         match self {
             Self::Backup { settings, file } => {
                 let bytes = sqlite::backup(&own(&settings.load()?)?, &file)?;
-                say(&format!("{}: {bytes} bytes", file.display()));
+                say(&format!("{}: {bytes} bytes", file.display()))?;
                 Ok(Finding::Well)
             }
             Self::Restore { settings, file } => {
@@ -173,11 +174,11 @@ impl Local {
                 sqlite::restore(&file, &database, &key, SystemClock::start().now())?;
                 let head = block_on(SqliteStore::open_existing(&database, key)?.trail_marks())?.head;
                 AnchorFile::of(&settings).write(&head)?;
-                say(&format!("{} is {} now", database.display(), file.display()));
+                say(&format!("{} is {} now", database.display(), file.display()))?;
                 Ok(Finding::Well)
             }
             Self::Check { settings, file: None } => check_store(&settings.load()?),
-            Self::Check { file: Some(file), .. } => Ok(checked(&file.display().to_string(), &sqlite::check(&file)?)),
+            Self::Check { file: Some(file), .. } => checked(&file.display().to_string(), &sqlite::check(&file)?),
             Self::MigrateStore { settings } => migrate_store(&settings.load()?),
             Self::Webhooks(Webhooks::Test { settings, name }) => test_webhooks(&settings.load()?, name.as_deref()),
         }
@@ -215,6 +216,10 @@ pub(crate) fn ended(outcome: anyhow::Result<Finding>) -> ExitCode {
     match outcome {
         Ok(Finding::Well) => ExitCode::SUCCESS,
         Ok(Finding::Wrong) => ExitCode::FAILURE,
+        // Whoever read the output has read enough.
+        Err(error) if error.downcast_ref().is_some_and(|Untold(why)| why.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => crate::failed(&error, crate::NOT_DONE.into()),
     }
 }
@@ -229,21 +234,21 @@ fn check_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
     let directory = DataDir::of(settings);
     let Some(place) = shared(settings) else {
         let database = directory.database();
-        return Ok(checked(&database.display().to_string(), &sqlite::check(&database)?));
+        return checked(&database.display().to_string(), &sqlite::check(&database)?);
     };
     let key = Sealer::from_existing_file(&directory.sealing_key())?.trail_key();
     let problems = Runtime::new()?
         .block_on(async { anyhow::Ok(PostgresStore::connect_existing(&place, key).await?.check().await?) })?;
-    Ok(checked("the shared store", &problems))
+    checked("the shared store", &problems)
 }
 
-fn checked(what: &str, problems: &[String]) -> Finding {
-    problems.iter().for_each(|problem| say(problem));
+fn checked(what: &str, problems: &[String]) -> anyhow::Result<Finding> {
+    problems.iter().try_for_each(|problem| say(problem))?;
     if problems.is_empty() {
-        say(&format!("{what}: whole"));
-        return Finding::Well;
+        say(&format!("{what}: whole"))?;
+        return Ok(Finding::Well);
     }
-    Finding::Wrong
+    Ok(Finding::Wrong)
 }
 
 fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
@@ -257,8 +262,8 @@ fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
     })?;
     let [sessions, records] = [moved.sessions.len(), moved.records.len()];
     let [events, keys] = [moved.events.len(), moved.keys.len()];
-    say(&format!("{sessions} sessions, {records} usage records, {events} events and {keys} keys moved"));
-    differences.iter().for_each(|what| say(&format!("not the same in both: {what}")));
+    say(&format!("{sessions} sessions, {records} usage records, {events} events and {keys} keys moved"))?;
+    differences.iter().try_for_each(|what| say(&format!("not the same in both: {what}")))?;
     Ok(if differences.is_empty() { Finding::Well } else { Finding::Wrong })
 }
 
@@ -268,12 +273,12 @@ fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> 
     let given = given.iter().map(|text| serde_json::from_str(text).context("not an anchor"));
     let anchors = anchored.map(Ok).into_iter().chain(given).collect::<anyhow::Result<Vec<SealedMark>>>()?;
     let mut verdict = runtime.block_on(anchors::verify(&*store, &key, &anchors))?;
-    verdict.findings.iter().for_each(|finding| say(&finding.to_string()));
+    verdict.findings.iter().try_for_each(|finding| say(&finding.to_string()))?;
     if anchors.is_empty() && verdict.events > 0 {
-        say("there is no anchor: a removed end could not be seen");
+        say("there is no anchor: a removed end could not be seen")?;
         return Ok(Finding::Wrong);
     }
-    say(&format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()));
+    say(&format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()))?;
     Ok(verdict.findings.pop().map_or(Finding::Well, |_| Finding::Wrong))
 }
 
@@ -281,12 +286,12 @@ fn reseal(settings: &NodeSettings) -> anyhow::Result<Finding> {
     let Opened { runtime, store, key } = open(settings)?;
     let head = runtime.block_on(store.trail_marks())?.head;
     if key.holds(MarkKind::Head, &head) {
-        say("the trail ends with a seal of this key already");
+        say("the trail ends with a seal of this key already")?;
         return Ok(Finding::Well);
     }
     let event = SecurityEvent::new(EventKind::TrailTampered, SystemClock::start().now());
     runtime.block_on(store.append_events(vec![event]))?;
-    say("sealed with this key; the trail says so with TRAIL_TAMPERED");
+    say("sealed with this key; the trail says so with TRAIL_TAMPERED")?;
     Ok(Finding::Well)
 }
 
@@ -296,7 +301,7 @@ fn export(settings: &NodeSettings, mut after: u64) -> anyhow::Result<Finding> {
         let links = runtime.block_on(store.events_after(after, EXPORTED_AT_ONCE))?;
         let Some(last) = links.last() else { return Ok(Finding::Well) };
         after = last.place;
-        links.iter().for_each(|link| say(&link.to_json()));
+        links.iter().try_for_each(|link| say(&link.to_json()))?;
     }
 }
 
@@ -304,7 +309,7 @@ fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) ->
     let Opened { runtime, store, .. } = open(settings)?;
     let now = SystemClock::start().now();
     if let Format::Csv = format {
-        say(billing::CSV_HEAD);
+        say(billing::CSV_HEAD)?;
     }
     runtime.block_on(billing::export(&*store, filter, |record| match format {
         Format::Csv => say(&billing::to_csv(record, now)),
@@ -316,7 +321,7 @@ fn export_usage(settings: &NodeSettings, filter: UsageFilter, format: Format) ->
 fn carried_usage(settings: &NodeSettings, format: Format) -> anyhow::Result<Finding> {
     let Opened { runtime, store, .. } = open(settings)?;
     if let Format::Csv = format {
-        say(billing::CARRIED_CSV_HEAD);
+        say(billing::CARRIED_CSV_HEAD)?;
     }
     runtime.block_on(billing::export_carried(&*store, |carried| match format {
         Format::Csv => say(&billing::carried_to_csv(carried)),
@@ -333,9 +338,9 @@ fn test_webhooks(settings: &NodeSettings, name: Option<&str>) -> anyhow::Result<
     let mut finding = Finding::Well;
     for target in &targets {
         match runtime.block_on(target.test(&clock)) {
-            Ok(()) => say(&format!("{}: taken", target.name())),
+            Ok(()) => say(&format!("{}: taken", target.name()))?,
             Err(error) => {
-                say(&format!("{}: {error}", target.name()));
+                say(&format!("{}: {error}", target.name()))?;
                 finding = Finding::Wrong;
             }
         }
@@ -375,9 +380,11 @@ fn own(settings: &NodeSettings) -> anyhow::Result<PathBuf> {
     Ok(DataDir::of(settings).database())
 }
 
-fn say(line: &str) {
-    #[expect(clippy::print_stdout, reason = "the command's answer")]
-    {
-        println!("{line}");
-    }
+/// Nobody takes the command's answer.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output")]
+struct Untold(#[source] io::Error);
+
+fn say(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{line}").map_err(Untold)?)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::program::{Program, command};
+use crate::program::{Program, command, command_into};
 
 fn offer(number: usize) -> Value {
     json!({ "providerId": format!("p-{number}"), "publicUrl": "https://a-b-c.trycloudflare.com", "token": "t" })
@@ -184,6 +184,16 @@ fn usage_is_exported_with_a_head_and_choices() {
         )
         .unwrap();
     let export = |arguments: &[&str]| answer(&command(directory.path(), &[&["usage", "export"], arguments].concat()));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let unwritten = command_into(directory.path(), full.into(), &["usage", "export"]);
+    assert_eq!(
+        answer(&unwritten),
+        (Some(2), "runit-control: standard output: No space left on device (os error 28)\n".into())
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let read_enough = command_into(directory.path(), writer.into(), &["usage", "export"]);
+    assert_eq!(answer(&read_enough), (Some(0), String::new()));
     let (code, csv) = export(&["--since", "2026-11-22T00:00:00Z"]);
     let session = "00000000-0000-0000-0000-000000000000";
     assert_eq!(code, Some(0), "{csv}");

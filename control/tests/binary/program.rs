@@ -93,6 +93,13 @@ pub(crate) fn command_with(directory: &Path, environment: &[(&str, &str)], argum
     command.args(arguments).arg("--config").arg(config(directory)).envs(environment.iter().copied()).output().unwrap()
 }
 
+/// The same with its standard output there.
+pub(crate) fn command_into(directory: &Path, output: Stdio, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runit-control"));
+    command.args(arguments).arg("--config").arg(config(directory)).stdout(output);
+    command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+}
+
 /// Settings on a port of the kernel's choice, with limits that no test runs into.
 fn config(directory: &Path) -> PathBuf {
     let (config, data_dir) = (directory.join("runit.toml"), directory.join("data"));
