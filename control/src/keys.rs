@@ -1,7 +1,8 @@
 //! Keys of operators and providers: who presents one, and what is made and revoked.
 //!
 //! Invariants: a key's text leaves this process once, in the answer to whoever made it; it is looked up and compared as a
-//! hash. Who guesses is stopped for a while before the next guess is looked at.
+//! hash. A key that was made here has 256 random bits: it is looked up first, and nobody's guesses hold up who presents it.
+//! The configured one is its operator's words, and is compared only while its network has guesses left.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -74,28 +75,47 @@ impl Keys {
         now: Timestamp,
     ) -> Result<Operator, Denied> {
         let Some(key) = key else { return Err(Denied::NoKey { presented: false }) };
+        let hash = key.hash();
+        let (operator, granted) = match self.made(hash) {
+            Some(made) => made,
+            None => self.guess(hash, network, now)?,
+        };
+        if granted >= role { Ok(operator) } else { Err(Denied::Role(operator)) }
+    }
+
+    fn guess(&self, hash: SecretHash, network: NetworkKey, now: Timestamp) -> Result<(Operator, Role), Denied> {
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = guesses.admit(&network, now);
         if !verdict.admitted {
             return Err(Denied::TooManyGuesses(verdict.next_free));
         }
-        let Some((operator, granted)) = self.holder(key.hash()) else {
-            return Err(Denied::NoKey { presented: true });
-        };
-        // It was no guess.
+        let right = self.configured(hash).ok_or(Denied::NoKey { presented: true })?;
         guesses.forgive(&network, verdict.at);
-        if granted >= role { Ok(operator) } else { Err(Denied::Role(operator)) }
+        Ok(right)
     }
 
     /// The operator whose key has that hash, and what the key may do; none if it opens nothing any more.
     pub(crate) fn holder(&self, hash: SecretHash) -> Option<(Operator, Role)> {
-        if self.configured == Some(hash) {
-            return Some((Operator::Configured, Role::Operate));
-        }
+        self.configured(hash).or_else(|| self.made(hash))
+    }
+
+    fn configured(&self, hash: SecretHash) -> Option<(Operator, Role)> {
+        (self.configured == Some(hash)).then_some((Operator::Configured, Role::Operate))
+    }
+
+    fn made(&self, hash: SecretHash) -> Option<(Operator, Role)> {
         let key = self.find(hash)?;
         match key.holder {
             KeyHolder::Operator { role, .. } => Some((Operator::Key(key.id), role)),
             KeyHolder::Provider(_) => None,
+        }
+    }
+
+    /// Whether that operator's key still opens anything.
+    pub(crate) fn admits(&self, operator: Operator) -> bool {
+        match operator {
+            Operator::Configured => self.configured.is_some(),
+            Operator::Key(id) => self.stands(id),
         }
     }
 

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, StreamExt};
+use runit_core::key::Operator;
 use runit_core::query::{EventFilter, EventsFrom, PlacedEvent};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -107,12 +108,12 @@ pub(super) async fn list(
 
 /// The audit trail as server-sent events: from now on, or from the `Last-Event-ID` that a client presents.
 ///
-/// Each is named `event`, its id is its place in the trail, its data an event as in a page.
+/// Each is named `event`, its id is its place in the trail, its data an event as in a page. It ends when the key is revoked.
 #[utoipa::path(get, path = "/admin/v1/events/live", operation_id = "liveEvents", tag = "events", params(Wanted),
     security(("operator" = [])),
     responses((status = 200, description = "A stream", content_type = "text/event-stream", body = String)))]
 pub(super) async fn live(
-    _: Reader,
+    Reader(operator): Reader,
     Sender(from): Sender,
     State(admin): State<Admin>,
     Asked(wanted): Asked<Wanted>,
@@ -126,7 +127,7 @@ pub(super) async fn live(
         Some(seen) => seen,
         None => newest(&admin.control).await?,
     };
-    let follower = Follower { control: admin.control, filter, last, news, _place: place };
+    let follower = Follower { control: admin.control, operator, filter, last, news, _place: place };
     let batches = stream::unfold(follower, Follower::next);
     let mut stop = admin.stop;
     let stopped = async move { stop.wait_for(|&stopped| stopped).await.map(drop) };
@@ -137,6 +138,7 @@ pub(super) async fn live(
 
 struct Follower {
     control: Control,
+    operator: Operator,
     filter: EventFilter,
     last: u64,
     news: watch::Receiver<()>,
@@ -144,20 +146,30 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next events that pass the filter, once there are some.
+    /// The next events that pass the filter, once there are some; none for whom the key was taken from.
     async fn next(mut self) -> Option<(Vec<Result<Event, Infallible>>, Self)> {
         loop {
             self.news.mark_unchanged();
-            let from = EventsFrom::After(self.last);
             // The store's trouble, which it has logged, may be over at the next look.
-            let found = find(&self.control, self.filter.clone(), from, LARGEST_PAGE).await.unwrap_or_default();
-            if let Some(last) = found.last() {
-                self.last = last.place;
+            let found = self.look().await.unwrap_or_default();
+            if !self.control.keys.admits(self.operator) {
+                return None;
+            }
+            if !found.is_empty() {
                 return Some((found.iter().map(sent).collect(), self));
             }
             let _ = tokio::time::timeout(LOOK, self.news.changed()).await;
             tokio::time::sleep(COALESCE).await;
         }
+    }
+
+    /// Looks at what was not looked at before: no event twice, however few of them pass.
+    async fn look(&mut self) -> Result<Vec<PlacedEvent>, Problem> {
+        let newest = newest(&self.control).await?;
+        let from = EventsFrom::After(self.last);
+        let found = find(&self.control, self.filter.clone(), from, LARGEST_PAGE).await?;
+        self.last = found.last().map_or(newest.max(self.last), |last| last.place);
+        Ok(found)
     }
 }
 

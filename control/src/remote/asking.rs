@@ -98,15 +98,15 @@ impl Asked {
     pub(super) fn follow(&self, page: &Query, which: &Query) -> ExitCode {
         let say = |event: &Value| write(&if self.json { format!("{event}\n") } else { table::event_line(event) });
         self.ask(async |client| {
-            let answer = client.call(Method::GET, "/admin/v1/events", page, None).await?;
-            let newest = answer["events"].as_array().ok_or(Failure::Malformed)?;
+            // Asked first: what happens before the page is read is in the page, and what happens after it is told live.
+            let last = events(&client, &Query::default().add("limit", Some(1))).await?;
+            let newest = events(&client, page).await?;
             if !self.json {
                 write(&EVENTS.heads())?;
             }
             newest.iter().rev().try_for_each(say)?;
-            // From the newest that was shown, so that none is missed; if none was, there was none of the kind.
-            let last = newest.first().and_then(|event| event["place"].as_u64()).unwrap_or_default();
-            client.follow("/admin/v1/events/live", which, last, say).await
+            let shown = newest.first().or(last.first()).and_then(|event| event["place"].as_u64()).unwrap_or_default();
+            client.follow("/admin/v1/events/live", which, shown, say).await
         })
     }
 
@@ -133,6 +133,14 @@ impl Asked {
             (true, answer) => format!("{answer:#}\n"),
             (false, answer) => shown(answer),
         })
+    }
+}
+
+/// A page of events, the newest first.
+async fn events(client: &Client, page: &Query) -> Result<Vec<Value>, Failure> {
+    match client.call(Method::GET, "/admin/v1/events", page, None).await?["events"].take() {
+        Value::Array(events) => Ok(events),
+        _ => Err(Failure::Malformed),
     }
 }
 

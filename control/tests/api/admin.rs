@@ -92,12 +92,15 @@ async fn a_key_that_another_process_revoked_opens_nothing_here() {
 #[tokio::test]
 async fn who_guesses_keys_is_stopped_for_a_while() {
     let app = TestApp::start().await;
+    let (made, _) = make_key(&app, "read").await;
     for _ in 0..20 {
         app.operator().get_as("/admin/v1/sessions", "a guess").await.expect_status(401);
     }
     let refused = app.operator().get_as("/admin/v1/sessions", OPERATOR_KEY).await;
     refused.expect_problem(429, "too many wrong keys", "too_many_guesses");
     assert_eq!(refused.header("retry-after"), "60");
+    // Nobody guesses what was made here, so whoever presents it waits for nobody's guesses.
+    app.operator().get_as("/admin/v1/sessions", &made).await.expect(200);
     app.step(Duration::from_secs(60));
     get(&app, "/admin/v1/sessions").await;
     for _ in 0..50 {
@@ -215,6 +218,16 @@ async fn the_trail_is_read_in_pages_and_followed_live() {
     app.register().await;
     until("id: 6\n").await;
     assert!(!text.contains("id: 4\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_revoked_key_hears_nothing_more() {
+    let app = TestApp::start().await;
+    let (key, id) = make_key(&app, "read").await;
+    let mut stream = app.operator().stream("/admin/v1/events/live", &[bearer(&key)]).await;
+    app.operator().delete_as(&format!("/admin/v1/keys/{id}"), OPERATOR_KEY).await.expect(200);
+    let rest = async { while stream.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(20), rest).await.expect("it ends");
 }
 
 #[tokio::test]

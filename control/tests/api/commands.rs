@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, copy_bidirectional};
@@ -76,7 +77,7 @@ async fn sessions_are_listed_shown_released_cut_and_removed() {
     let app = TestApp::start().await;
     let (one, other) = (app.register().await, app.register().await);
     app.claim(&one.token, 7, None).await.unwrap();
-    app.step(std::time::Duration::from_secs(45));
+    app.step(Duration::from_secs(45));
 
     let listed = run(&app, &["sessions", "--sort", "status"]).await;
     let table = listed.table();
@@ -353,6 +354,20 @@ async fn watched_events_come_once_each_also_after_the_node_was_away() {
     let mut lines = Watching::start(command(&url(&app), Some(OPERATOR_KEY), &["events", "--watch", "--limit", "1"]));
     assert!(lines.line().await.starts_with("PLACE"));
     assert!(lines.line().await.contains("after"));
+}
+
+#[tokio::test]
+async fn watched_events_begin_when_they_were_asked_to() {
+    let app = TestApp::start().await;
+    app.register().await;
+    app.step(Duration::from_secs(20));
+    let since = app.now().to_string();
+    let watch = ["events", "--watch", "--since", &since, "--json"];
+    let mut events = Watching::start(command(&url(&app), Some(OPERATOR_KEY), &watch));
+    app.step(Duration::from_secs(20));
+    let offer = offer_with(json!({ "providerId": "later" }));
+    app.client(1).post("/provider/session", offer).await.expect(200);
+    assert_eq!(events.json().await["providerId"], "later");
 }
 
 #[tokio::test]
