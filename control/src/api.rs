@@ -26,11 +26,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
+use runit_listener::places::Bounds;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::control::Control;
+use crate::occupancy::Occupancy;
 use crate::openapi::{document, refusing, refusing_all};
 pub(crate) use live::LiveList;
 use problem::Problem;
@@ -49,6 +51,8 @@ pub(crate) struct Api(Arc<Shared>);
 pub(crate) struct Shared {
     control: Control,
     live: Arc<LiveList>,
+    /// Heartbeats that wait for a change. Each has a connection in use: no more than every second one.
+    waits: Arc<Occupancy>,
     bodies: BodyLimits,
 }
 
@@ -94,7 +98,9 @@ pub(crate) fn router(control: Control, live: Arc<LiveList>) -> Router {
         router = router.layer(cors);
     }
     let around = from_fn_with_state(control.clone(), answer::to_everybody);
-    let shared = Shared { bodies: BodyLimits::new(control.settings.clone()), control, live };
+    let Bounds { connections, per_network, .. } = control.reception.bounds;
+    let waits = Occupancy::new(connections / 2, per_network / 2);
+    let shared = Shared { bodies: BodyLimits::new(control.settings.clone()), control, live, waits };
     router.layer(around).with_state(Api(Arc::new(shared)))
 }
 

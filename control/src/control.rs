@@ -75,7 +75,7 @@ pub struct Parts {
     leaving: Arc<AtomicBool>,
     pub(crate) started_at: Timestamp,
     pub(crate) gateway_description: Option<Arc<Description>>,
-    reception: Reception,
+    pub(crate) reception: Reception,
     pub(crate) traces: Traces,
 }
 

@@ -1,19 +1,19 @@
 //! The listener: accepts, shakes hands where it speaks TLS, gives each request its peer, and closes in an orderly way.
 //!
 //! Not `axum::serve`, because that has no deadline for a request's head: a few thousand silent connections would be
-//! enough to keep everybody else out. Here a connection that has asked for nothing yet has little time, and gives way.
+//! enough to keep everybody else out. Here a connection that has asked for nothing yet has little time, and one that asks for
+//! nothing at the moment gives way when all places are taken: many more agents than places beat in turn.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderValue;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -140,25 +140,24 @@ async fn receive(
     stop: watch::Receiver<bool>,
 ) {
     let (metrics, first_head) = (Arc::clone(&service.metrics), service.reception.first_head);
-    let mut dismissed = pin!(dismissed(&place, first_head));
-    // Who has asked keeps the place, and it is not looked again.
-    let dismissed = poll_fn(|context| match place.has_asked() {
-        true => Poll::Pending,
-        false => dismissed.as_mut().poll(context),
-    });
     tokio::select! {
         biased;
-        why = dismissed => metrics.turned_away(why),
+        why = dismissed(&place, first_head) => metrics.turned_away(why),
         () = shake_hands(stream, peer, Arc::clone(&place), service, stop) => {}
     }
 }
 
-/// Resolves when a connection has to go since it did not ask: another takes its place, or its time is over.
+/// Resolves when a connection has to go: another takes its place while it does not ask, or it has not asked in time.
 async fn dismissed(place: &Place, first_head: Duration) -> TurnedAway {
     tokio::select! {
-        () = place.gave_way() => TurnedAway::GaveWay,
-        () = tokio::time::sleep(first_head) => TurnedAway::NoHead,
+        () = place.gave_way() => return TurnedAway::GaveWay,
+        () = tokio::time::sleep(first_head) => {}
     }
+    if place.has_asked() {
+        place.gave_way().await;
+        return TurnedAway::GaveWay;
+    }
+    TurnedAway::NoHead
 }
 
 /// Speaks HTTP with a connection, inside TLS where there is TLS.
@@ -191,6 +190,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let Service { router, settings, reception, .. } = service;
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let stays = place.ask();
+        let in_use = InUse(Arc::clone(&place));
         let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         let client = client_address(peer, lines, &settings.load().control.trusted_proxies);
         request.extensions_mut().insert(Peer(client));
@@ -200,7 +200,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 // It came too late: nothing is begun that nobody would hear the end of.
                 return Err("gave way");
             }
-            Ok(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
+            let answer = router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {});
+            Ok(answer.map(|body| Answered { body, _in_use: in_use }))
         }
     });
     let connection = http1::Builder::new()
@@ -215,4 +216,39 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         _ = stop.wait_for(|&stopped| stopped) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// A connection's place while a request of it is answered.
+struct InUse(Arc<Place>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// An answer, with the place that it keeps until it is told.
+struct Answered {
+    body: Body,
+    _in_use: InUse,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

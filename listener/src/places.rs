@@ -1,15 +1,17 @@
 //! Places: how many connections a listener has, by network and in all, and which one gives way when all are taken.
 //!
-//! A connection *waits* until it has asked for something: until its first request's head is there. When all places are
-//! taken, the one that has waited longest gives way: whoever means to ask does so within moments, so it is a silent one
-//! that goes. One that has asked keeps its place until it ends.
+//! A connection *waits* until it has asked for something: until its first request's head is there. It keeps its place while it
+//! is answered, and *rests* from then to its next request. When all places are taken, the one that has waited longest
+//! gives way: whoever means to ask does so within moments, so it is a silent one that goes. Where none waits, it is the
+//! one that has rested longest; where a network has all that it may have, the one of its own. A client whose resting
+//! connection is gone makes another one.
 //!
 //! Invariant: a place is given back exactly once, when it is dropped or has to give way; networks and sites without a
-//! place take no memory. One lock holds all counters; it is taken when a connection comes, asks first and goes.
+//! place take no memory. One lock holds all of it; it is taken when a connection comes, asks, rests and goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runit_core::NetworkKey;
@@ -29,13 +31,13 @@ pub struct Bounds {
 /// Why a connection is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// Its network has all that it may have.
+    /// Its network has all that it may have, each of them in use.
     Network,
     /// Its network has all that it may have waiting.
     WaitingNetwork,
     /// Its IPv6 site has all that it may have.
     Site,
-    /// All places are taken by connections that have asked.
+    /// All places are taken by connections that are in use.
     All,
 }
 
@@ -64,15 +66,19 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Table {
     taken: usize,
-    arrivals: u64,
-    waiting_by_arrival: BTreeMap<u64, Waiting>,
+    /// The last one that was given out.
+    turn: u64,
+    waiting: BTreeMap<u64, Idle>,
+    resting: BTreeMap<u64, Idle>,
+    resting_by_network: BTreeSet<(NetworkKey, u64)>,
     by_network: HashMap<NetworkKey, usize>,
     waiting_by_network: HashMap<NetworkKey, usize>,
     by_site: HashMap<NetworkKey, usize>,
 }
 
+/// One that may have to give way.
 #[derive(Debug)]
-struct Waiting {
+struct Idle {
     network: NetworkKey,
     gives_way: Arc<Notify>,
 }
@@ -82,11 +88,14 @@ struct Waiting {
 pub struct Place {
     places: Arc<Places>,
     network: NetworkKey,
-    arrival: u64,
     gives_way: Arc<Notify>,
-    /// Written under the table's lock only; read without it as a hint, which says `false` too long at the worst.
-    asked: AtomicBool,
+    /// Since when it waits or rests, or [`IN_USE`]. Relaxed: read and written under the table's lock.
+    turn: AtomicU64,
+    has_asked: AtomicBool,
 }
+
+/// No turn: it does not wait, and does not rest.
+const IN_USE: u64 = 0;
 
 impl Places {
     /// All of them free.
@@ -94,17 +103,17 @@ impl Places {
         Arc::new(Self { bounds, table: Mutex::default() })
     }
 
-    /// A place for a connection that waits; when all are taken, that of the one that has waited longest.
+    /// A place for a connection that waits; when all are taken, that of one that waits or rests.
     ///
     /// # Errors
-    /// When its network or site has too many, or when all places are taken and nobody waits.
+    /// When its network or site has too many, or when all places are in use.
     pub fn enter(self: &Arc<Self>, network: NetworkKey) -> Result<Place, Full> {
         let Bounds { connections, per_network, waiting_per_network } = self.bounds;
         let mut table = self.table();
         if count(&table.waiting_by_network, network) >= waiting_per_network {
             return Err(Full::WaitingNetwork);
         }
-        if count(&table.by_network, network) >= per_network {
+        if count(&table.by_network, network) >= per_network && !table.dismiss_of(network) {
             return Err(Full::Network);
         }
         if network.site().is_some_and(|site| count(&table.by_site, site) >= (connections / 4).max(1)) {
@@ -116,28 +125,26 @@ impl Places {
     /// The same for a proxy, which has the connections of many networks: it is bounded in all only.
     ///
     /// # Errors
-    /// When all places are taken and nobody waits.
+    /// When all places are in use.
     pub fn enter_for_many(self: &Arc<Self>, proxy: NetworkKey) -> Result<Place, Full> {
         self.take(&mut self.table(), proxy)
     }
 
     fn take(self: &Arc<Self>, table: &mut Table, network: NetworkKey) -> Result<Place, Full> {
-        if table.taken >= self.bounds.connections {
-            let (_, oldest) = table.waiting_by_arrival.pop_first().ok_or(Full::All)?;
-            table.wait_no_more(oldest.network);
-            table.leave(oldest.network);
-            oldest.gives_way.notify_one();
+        if table.taken >= self.bounds.connections && !table.dismiss() {
+            return Err(Full::All);
         }
-        let (arrival, gives_way) = (table.arrivals, Arc::new(Notify::new()));
-        table.arrivals += 1;
+        let gives_way = Arc::new(Notify::new());
         table.taken += 1;
         *table.by_network.entry(network).or_default() += 1;
         *table.waiting_by_network.entry(network).or_default() += 1;
         if let Some(site) = network.site() {
             *table.by_site.entry(site).or_default() += 1;
         }
-        table.waiting_by_arrival.insert(arrival, Waiting { network, gives_way: Arc::clone(&gives_way) });
-        Ok(Place { places: Arc::clone(self), network, arrival, gives_way, asked: AtomicBool::new(false) })
+        let turn = table.next_turn();
+        table.waiting.insert(turn, Idle { network, gives_way: Arc::clone(&gives_way) });
+        let (turn, has_asked) = (turn.into(), false.into());
+        Ok(Place { places: Arc::clone(self), network, gives_way, turn, has_asked })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -147,8 +154,39 @@ impl Places {
 }
 
 impl Table {
-    fn wait_no_more(&mut self, network: NetworkKey) {
-        one_less(&mut self.waiting_by_network, network);
+    fn next_turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
+    }
+
+    /// Takes the place of the one that has waited longest, or else rested longest; `false` if there is none.
+    fn dismiss(&mut self) -> bool {
+        let turn = self.waiting.keys().next().or(self.resting.keys().next()).copied();
+        self.dismiss_turn(turn)
+    }
+
+    /// The same within a network, where one rests.
+    fn dismiss_of(&mut self, network: NetworkKey) -> bool {
+        let turn = self.resting_by_network.range((network, 0)..).next().filter(|(of, _)| *of == network);
+        self.dismiss_turn(turn.map(|(_, turn)| *turn))
+    }
+
+    fn dismiss_turn(&mut self, turn: Option<u64>) -> bool {
+        let Some(idle) = turn.and_then(|turn| self.end_turn(turn)) else { return false };
+        self.leave(idle.network);
+        idle.gives_way.notify_one();
+        true
+    }
+
+    /// That one waits or rests no more; none if it had to give way.
+    fn end_turn(&mut self, turn: u64) -> Option<Idle> {
+        if let Some(idle) = self.waiting.remove(&turn) {
+            one_less(&mut self.waiting_by_network, idle.network);
+            return Some(idle);
+        }
+        let idle = self.resting.remove(&turn)?;
+        self.resting_by_network.remove(&(idle.network, turn));
+        Some(idle)
     }
 
     fn leave(&mut self, network: NetworkKey) {
@@ -161,22 +199,33 @@ impl Table {
 }
 
 impl Place {
-    /// The connection has asked for something, and keeps its place; `false` if it has had to give way.
+    /// The connection asks for something, and keeps its place until it [rests](Self::rest); `false` if it has had to give
+    /// way.
     pub fn ask(&self) -> bool {
-        if self.asked.load(Ordering::Relaxed) {
-            return true;
-        }
         let mut table = self.places.table();
-        if table.waiting_by_arrival.remove(&self.arrival).is_some() {
-            table.wait_no_more(self.network);
-            self.asked.store(true, Ordering::Relaxed);
+        let turn = self.turn.load(Ordering::Relaxed);
+        if turn != IN_USE && table.end_turn(turn).is_none() {
+            return false;
         }
-        self.asked.load(Ordering::Relaxed)
+        self.turn.store(IN_USE, Ordering::Relaxed);
+        self.has_asked.store(true, Ordering::Relaxed);
+        true
     }
 
-    /// Whether it does not wait any more, and keeps its place.
+    /// The connection is answered, and may have to give way until it asks again.
+    pub fn rest(&self) {
+        let mut table = self.places.table();
+        if self.turn.load(Ordering::Relaxed) == IN_USE {
+            let (turn, network) = (table.next_turn(), self.network);
+            table.resting.insert(turn, Idle { network, gives_way: Arc::clone(&self.gives_way) });
+            table.resting_by_network.insert((network, turn));
+            self.turn.store(turn, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has asked for anything yet.
     pub fn has_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.has_asked.load(Ordering::Relaxed)
     }
 
     /// Resolves when another connection has taken the place, and this one is to be closed.
@@ -188,11 +237,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.places.table();
-        let waits = table.waiting_by_arrival.remove(&self.arrival).is_some();
-        if waits {
-            table.wait_no_more(self.network);
-        }
-        if waits || *self.asked.get_mut() {
+        let turn = *self.turn.get_mut();
+        if turn == IN_USE || table.end_turn(turn).is_some() {
             table.leave(self.network);
         }
     }
@@ -243,7 +289,8 @@ mod tests {
     fn assert_all_given_back(places: &Places) {
         let table = places.table();
         assert_eq!(table.taken, 0);
-        assert!(table.waiting_by_arrival.is_empty() && table.waiting_by_network.is_empty());
+        assert!(table.waiting.is_empty() && table.waiting_by_network.is_empty());
+        assert!(table.resting.is_empty() && table.resting_by_network.is_empty());
         assert!(table.by_network.is_empty() && table.by_site.is_empty());
     }
 
@@ -264,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_waits_gives_way_and_one_that_has_asked_never() {
+    fn the_oldest_that_waits_gives_way_and_one_that_is_in_use_never() {
         let places = places(3, 3, 3);
         let asked = places.enter(v4(1)).expect("a place");
         assert!(asked.ask() && asked.ask());
@@ -277,6 +324,41 @@ mod tests {
         drop(older);
         assert_eq!(refusal(places.enter(v4(5))), Some(Full::All), "its place went to another");
         drop((asked, newer, newest));
+        assert_all_given_back(&places);
+    }
+
+    #[test]
+    fn where_none_waits_the_one_that_has_rested_longest_gives_way() {
+        let places = places(3, 3, 3);
+        let open = [1, 2, 3].map(|last| places.enter(v4(last)).expect("a place"));
+        assert!(open.iter().all(Place::ask));
+        [2, 0, 1].into_iter().for_each(|at| open[at].rest());
+        assert!(open[2].ask(), "it is in use again");
+        open[2].rest();
+        let fresh = places.enter(v4(4)).expect("that of the first");
+        let given_way = |places: &[Place; 3]| places.each_ref().map(has_given_way);
+        assert_eq!(given_way(&open), [true, false, false]);
+        assert!(!open[0].ask(), "too late");
+        open[0].rest();
+        drop(places.enter(v4(5)).expect("that of one who has not asked"));
+        assert!(has_given_way(&fresh) && given_way(&open) == [false; 3]);
+        drop((open, fresh));
+        assert_all_given_back(&places);
+    }
+
+    #[test]
+    fn a_network_that_has_all_its_places_gives_way_to_itself() {
+        let places = places(10, 2, 2);
+        let [busy, rests, other] = [1, 1, 2].map(|last| places.enter(v4(last)).expect("a place"));
+        for place in [&busy, &rests, &other] {
+            assert!(place.ask());
+        }
+        other.rest();
+        assert_eq!(refusal(places.enter(v4(1))), Some(Full::Network), "that of another network is not taken");
+        rests.rest();
+        let fresh = places.enter(v4(1)).expect("a place");
+        assert_eq!([&busy, &rests, &other].map(has_given_way), [false, true, false]);
+        drop((busy, rests, other, fresh));
         assert_all_given_back(&places);
     }
 
@@ -307,6 +389,7 @@ mod tests {
                         if round % 3 == 0 {
                             let stays = place.ask();
                             assert!(!(stays && has_given_way(&place)));
+                            place.rest();
                         }
                         assert!(places.table().taken <= 16);
                     }

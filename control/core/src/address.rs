@@ -37,7 +37,7 @@ impl fmt::Display for RenterAddress {
 
 /// One IPv4 address or one IPv6 /64: a single site gets at least a /64 (RFC 6177), so counting by address there
 /// would count nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkKey(IpAddr);
 
 impl NetworkKey {

@@ -153,7 +153,7 @@ pub(super) struct Heartbeat {
     /// Any JSON up to 4096 bytes.
     #[schema(value_type = Value, required = false)]
     report: Option<Box<RawValue>>,
-    /// With `waitSeconds`: the answer comes when the status is another one, or after that time.
+    /// With `waitSeconds`: the answer comes when the status is another one, or after that time. At once where too many wait.
     known_status: Option<String>,
     /// More than 60 is taken for 60.
     wait_seconds: Option<u64>,
@@ -177,6 +177,7 @@ pub(super) struct HeartbeatAnswer {
     responses((status = 200, description = "Heard", body = HeartbeatAnswer)))]
 pub(super) async fn heartbeat(
     State(api): State<Api>,
+    Sender(from): Sender,
     Bearer(secret): Bearer,
     Payload(body): Payload<Heartbeat>,
 ) -> Result<Json<HeartbeatAnswer>, Problem> {
@@ -189,6 +190,7 @@ pub(super) async fn heartbeat(
     api.control.reports.take(id, body.reachable, body.report);
     if let (Some(known), Some(seconds)) = (body.known_status, body.wait_seconds)
         && known == status.as_str()
+        && let Some(_place) = api.waits.enter(from.network())
     {
         tokio::select! {
             () = api.control.sessions.directory.leaves(id, status) => {}

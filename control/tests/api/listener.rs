@@ -8,6 +8,7 @@ use reqwest::Method;
 use runit_config::Tls;
 use runit_control::Reception;
 use runit_listener::places::Bounds;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -92,6 +93,16 @@ async fn ask(connection: &mut TcpStream) {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
+/// A request whose answer does not end.
+async fn follow(connection: &mut TcpStream) {
+    connection.write_all(b"GET /renter/sessions/events HTTP/1.1\r\nHost: control\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.starts_with(b"HTTP/1.1 200") {
+        let read = tokio::time::timeout(PATIENCE, connection.read_buf(&mut answer)).await.expect("an answer").unwrap();
+        assert_ne!(read, 0, "closed: {}", String::from_utf8_lossy(&answer));
+    }
+}
+
 /// Waits until the connection is closed without a word.
 async fn is_closed(connection: &mut TcpStream) {
     let mut said = Vec::new();
@@ -133,8 +144,8 @@ async fn a_network_has_so_many_connections_fewer_of_them_silent_and_another_its_
     }
     is_closed(&mut connect(&app, [127, 0, 0, 2]).await).await;
     assert_eq!(app.turned_away("address_waiting"), 1.0);
-    for silent in &mut open[6..] {
-        ask(silent).await;
+    for connection in &mut open {
+        follow(connection).await;
     }
     is_closed(&mut connect(&app, [127, 0, 0, 2]).await).await;
     assert_eq!(app.turned_away("address"), 1.0);
@@ -148,12 +159,43 @@ async fn places_that_are_all_in_use_are_not_taken_away() {
     let mut open = Vec::new();
     for n in 2..5 {
         open.push(connect(&app, [127, 0, 0, n]).await);
-        ask(open.last_mut().unwrap()).await;
+        follow(open.last_mut().unwrap()).await;
     }
     is_closed(&mut connect(&app, [127, 0, 0, 5]).await).await;
     assert_eq!(app.turned_away("all"), 1.0);
-    for connection in &mut open {
-        ask(connection).await;
+    for connection in &open {
+        let mut told = [0; 4096];
+        while connection.try_read(&mut told).is_ok_and(|read| {
+            assert_ne!(read, 0, "closed");
+            true
+        }) {}
+    }
+}
+
+#[tokio::test]
+async fn many_more_agents_than_places_beat_and_no_more_than_half_of_the_places_wait() {
+    let bounds = Bounds { connections: 8, per_network: 8, waiting_per_network: 8 };
+    let app = TestApp::receiving(Reception { bounds, ..reception() }, |_| {}).await;
+    let session = app.register().await;
+    let beat = json!({ "sessionId": session.id, "knownStatus": "READY", "waitSeconds": 60 });
+    let waiting: Vec<_> = (0..4)
+        .map(|n| {
+            let (client, secret, beat) = (app.client(10 + n), session.secret.clone(), beat.clone());
+            tokio::spawn(async move { client.post_as("/provider/heartbeat", &secret, beat).await.expect(200) })
+        })
+        .collect();
+    // Kept connections, of more agents than there are places; one whose place was taken is made anew.
+    let agents: Vec<_> = (0..20).map(|n| app.client(100 + n)).collect();
+    for _ in 0..3 {
+        for agent in &agents {
+            agent.post_as("/provider/heartbeat", &session.secret, json!({ "sessionId": session.id })).await.expect(200);
+        }
+    }
+    assert!(app.turned_away("gave_way") >= 40.0, "{}", app.turned_away("gave_way"));
+    app.client(99).post_as("/provider/heartbeat", &session.secret, beat).await.expect(200); // not after a minute
+    app.claim(&session.token, 7, None).await.unwrap();
+    for waited in waiting {
+        assert_eq!(tokio::time::timeout(PATIENCE, waited).await.expect("heard").unwrap()["status"], "LOCKED");
     }
 }
 
