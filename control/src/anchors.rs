@@ -4,9 +4,9 @@
 //! brought up to date at each sweep, and the log has an anchor a minute; a trail that lacks what an anchor names was
 //! shortened. Before an anchor replaces another the trail is asked for the older one, so that nothing is covered up.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,15 +46,31 @@ impl AnchorFile {
         }
     }
 
-    /// Replaces the anchor, as a whole.
+    /// Replaces the anchor, as a whole, also where the machine loses its power.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, anchor: &SealedMark) -> io::Result<()> {
         let draft = self.0.with_extension(format!("anchor.{}", std::process::id()));
-        fs::write(&draft, to_json(anchor) + "\n")?;
-        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all((to_json(anchor) + "\n").as_bytes())?;
+        file.sync_data()?;
         fs::rename(draft, &self.0)
+    }
+
+    /// The first anchor, before the first event.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn begin(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let head = store.trail_marks().await?.head;
+        if head.mark == Mark::START
+            && !self.0.exists()
+            && let Err(error) = self.write(&head)
+        {
+            tracing::error!(%error, "the audit trail's anchor cannot be written");
+        }
+        Ok(())
     }
 }
 
@@ -78,13 +94,17 @@ impl Anchors {
         if self.written == Some(marks.head) {
             return Ok(());
         }
-        let before = self.written.or_else(|| file.read().ok().flatten());
+        let shortened = match self.written.map_or_else(|| file.read(), |written| Ok(Some(written))) {
+            Ok(Some(before)) if marks.base.excuses(&before.mark) || has(store, before.mark).await? => None,
+            Ok(Some(_)) => Some("it lacks an anchored event"),
+            // A node that joins others has none yet; one with a store of its own has had one before its first event.
+            Ok(None) if store.is_shared() || marks.head.mark == Mark::START => None,
+            Ok(None) => Some("there is no anchor any more"),
+            Err(_) => Some("the anchor cannot be read"),
+        };
         let mut head = marks.head;
-        if let Some(before) = before
-            && !marks.base.excuses(&before.mark)
-            && !has(store, before.mark).await?
-        {
-            tracing::error!(place = before.mark.place, "the audit trail was shortened: it lacks an anchored event");
+        if let Some(why) = shortened {
+            tracing::error!("the audit trail was shortened, or may have been: {why}");
             trail.record(vec![SecurityEvent::new(EventKind::TrailTampered, clock.now())]).await?;
             head = store.trail_marks().await?.head;
         }

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{self, Source};
+use crate::anchors::AnchorFile;
 use crate::api::{self, LiveList};
 use crate::authority::LocalAuthority;
 use crate::clock::SystemClock;
@@ -367,6 +368,7 @@ impl Control {
 
     /// Sessions that nobody can serve any more are removed, so that their agents are told to register again.
     async fn load(&self) -> Result<(), StartError> {
+        AnchorFile::of(&self.settings.load()).begin(&*self.sessions.store).await?;
         for id in self.sessions.load(|keys| self.keys.standing(keys)).await? {
             tracing::warn!(
                 session = %id,

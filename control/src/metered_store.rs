@@ -158,7 +158,7 @@ impl Store for MeteredStore {
         self.metered("ledger", self.inner.ledger(id, now)).await
     }
 
-    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<bool, StoreError> {
         self.metered("append_events", self.inner.append_events(events)).await
     }
 

@@ -189,6 +189,12 @@ impl Metrics {
         self.events.with_label_values(&[kind.as_str()]).inc();
     }
 
+    /// How many of a kind there were.
+    #[cfg(test)]
+    pub(crate) fn events_of(&self, kind: EventKind) -> u64 {
+        self.events.with_label_values(&[kind.as_str()]).get()
+    }
+
     /// Which certificate is in use.
     pub(crate) fn certificate(&self, expires_at: Timestamp) {
         self.certificate_expiry.set(Duration::from_millis(expires_at.unix_ms()).as_secs_f64());

@@ -424,12 +424,12 @@ impl Store for PostgresStore {
         Ok(ledger)
     }
 
-    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<bool, StoreError> {
         // One of this node's at a time; others' are found out by the statement.
         let _appending = self.appending.lock().await;
         for _ in 0..ATTEMPTS {
-            if self.ask(async |db| event_rows::append(&db, &self.key, &events).await).await? {
-                return Ok(());
+            if let Some(tampered) = self.ask(async |db| event_rows::append(&db, &self.key, &events).await).await? {
+                return Ok(tampered);
             }
         }
         Err(DbError::Contended.into())

@@ -216,7 +216,7 @@ impl Store for SqliteStore {
         Ok(ledger)
     }
 
-    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<bool, StoreError> {
         let key = self.key.clone();
         self.writer.run(move |db| event_rows::append(db, &key, &events)).await
     }

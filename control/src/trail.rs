@@ -51,7 +51,16 @@ impl Trail {
         if kept.is_empty() {
             return Ok(());
         }
-        self.store.append_events(kept).await?;
+        let at = kept.first().map(|event| event.at);
+        if let (true, Some(at)) = (self.store.append_events(kept).await?, at) {
+            // The store's own event, which is before these in the trail.
+            let tampered = SecurityEvent::new(EventKind::TrailTampered, at);
+            self.keeps(&tampered);
+            tracing::info!(target: "runit_security", "{}", line(&tampered));
+            tracing::error!(
+                "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
+            );
+        }
         self.news.send_replace(());
         Ok(())
     }
@@ -132,8 +141,23 @@ fn line(event: &SecurityEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::SqliteStore;
     use runit_core::SessionId;
+    use runit_core::trail::TrailKey;
     use uuid::Uuid;
+
+    #[tokio::test]
+    async fn what_the_store_finds_tampered_with_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |key| SqliteStore::open(&directory.path().join("runit.db"), TrailKey::new([key; 32])).unwrap();
+        let event = SecurityEvent::new(EventKind::SessionLocked, Timestamp::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        for (key, found) in [(1, 0), (1, 0), (2, 1), (2, 1)] {
+            let trail = Trail::new(Arc::new(open(key)), Arc::clone(&metrics));
+            trail.record(vec![event.clone()]).await.unwrap();
+            assert_eq!(metrics.events_of(EventKind::TrailTampered), found);
+        }
+    }
 
     #[test]
     fn the_line_has_the_predecessors_form() {

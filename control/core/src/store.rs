@@ -256,8 +256,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends to the audit trail, in order, and moves its sealed head ([`Mark::followed_by`](crate::trail::Mark)): both or
     /// neither. A head without a valid seal is gone on from, with [`EventKind::TrailTampered`](crate::EventKind) first if the
-    /// first of `events` is none.
-    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError>;
+    /// first of `events` is none. Answers whether it put that one there.
+    async fn append_events(&self, events: Vec<SecurityEvent>) -> Result<bool, StoreError>;
 
     /// The last `limit` events, oldest first.
     async fn events(&self, limit: u32) -> Result<Vec<SecurityEvent>, StoreError>;

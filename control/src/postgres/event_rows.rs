@@ -16,9 +16,9 @@ use super::{DbError, integer, time, unsigned};
 /// Events that one call removes at the most.
 const PRUNED_AT_ONCE: u64 = 5_000;
 
-/// Whether they were appended; they are not when the head has moved in the meantime.
-pub(super) async fn append(db: &Client, key: &TrailKey, events: &[SecurityEvent]) -> Result<bool, DbError> {
-    let Some(first) = events.first() else { return Ok(true) };
+/// Whether an event of tampering was put before them; none when they were not appended, since the head has moved in the meantime.
+pub(super) async fn append(db: &Client, key: &TrailKey, events: &[SecurityEvent]) -> Result<Option<bool>, DbError> {
+    let Some(first) = events.first() else { return Ok(Some(false)) };
     let TrailMarks { head, .. } = marks(db).await?;
     let mut at = head.mark;
     let mut place = at.place.max(last_place(db).await?);
@@ -28,16 +28,13 @@ pub(super) async fn append(db: &Client, key: &TrailKey, events: &[SecurityEvent]
         at = at.followed_by(event, place);
         chained.push((at, event.clone()));
     };
-    if !key.holds(MarkKind::Head, &head) {
-        tracing::error!(
-            "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
-        );
-        if first.kind != EventKind::TrailTampered {
-            chain(&SecurityEvent::new(EventKind::TrailTampered, first.at));
-        }
+    let tampered = !key.holds(MarkKind::Head, &head) && first.kind != EventKind::TrailTampered;
+    if tampered {
+        chain(&SecurityEvent::new(EventKind::TrailTampered, first.at));
     }
     events.iter().for_each(chain);
-    insert(db, &head, &chained, &key.seal(MarkKind::Head, at)).await
+    let appended = insert(db, &head, &chained, &key.seal(MarkKind::Head, at)).await?;
+    Ok(appended.then_some(tampered))
 }
 
 /// After whatever was put into the table beside the chain.

@@ -14,22 +14,19 @@ use super::worker::DbError;
 /// Events that one call removes at the most, so that it keeps no other command waiting for long.
 const PRUNED_AT_ONCE: u64 = 5_000;
 
-pub(super) fn append(db: &Connection, key: &TrailKey, events: &[SecurityEvent]) -> Result<(), DbError> {
-    let Some(first) = events.first() else { return Ok(()) };
+pub(super) fn append(db: &Connection, key: &TrailKey, events: &[SecurityEvent]) -> Result<bool, DbError> {
+    let Some(first) = events.first() else { return Ok(false) };
     let TrailMarks { head, .. } = marks(db)?;
     let mut at = head.mark;
-    if !key.holds(MarkKind::Head, &head) {
-        tracing::error!(
-            "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
-        );
-        if first.kind != EventKind::TrailTampered {
-            at = insert(db, at, &SecurityEvent::new(EventKind::TrailTampered, first.at))?;
-        }
+    let tampered = !key.holds(MarkKind::Head, &head) && first.kind != EventKind::TrailTampered;
+    if tampered {
+        at = insert(db, at, &SecurityEvent::new(EventKind::TrailTampered, first.at))?;
     }
     for event in events {
         at = insert(db, at, event)?;
     }
-    save_mark(db, "head", &key.seal(MarkKind::Head, at))
+    save_mark(db, "head", &key.seal(MarkKind::Head, at))?;
+    Ok(tampered)
 }
 
 /// After the head, and after whatever else was put into the table.

@@ -45,7 +45,12 @@ async fn changing_one_event_dropping_the_last_ten_and_swapping_two_are_found() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let program = Program::start(directory);
-    for number in 0..20 {
+    for number in 0..10 {
+        register(&program, number).await;
+    }
+    anchored(directory, 10).await;
+    let early = anchor(directory);
+    for number in 10..20 {
         register(&program, number).await;
     }
     anchored(directory, 20).await;
@@ -59,7 +64,15 @@ async fn changing_one_event_dropping_the_last_ten_and_swapping_two_are_found() {
     let erase = "DELETE FROM events;
         UPDATE trail_marks SET place = 1000000, hash = zeroblob(32), seal = zeroblob(32)";
     let insert = "INSERT INTO events (at, kind, hash) VALUES (1, 'RATE_LIMITED', zeroblob(32))";
+    let sealed = serde_json::from_str::<Value>(&early).unwrap();
+    let put_back = format!(
+        "DELETE FROM events WHERE place > 10;
+         UPDATE trail_marks SET place = 10, hash = x'{}', seal = x'{}' WHERE name = 'head'",
+        sealed["hash"].as_str().unwrap(),
+        sealed["seal"].as_str().unwrap()
+    );
     let tamperings = [
+        (&*put_back, "an anchor says that event 20 was written"),
         ("UPDATE events SET provider = 'somebody-else' WHERE place = 7", "event 7: changed"),
         ("UPDATE events SET hash = zeroblob(32) WHERE place = 7", "event 7: changed"),
         ("DELETE FROM events WHERE place > 10", "ends at event 10 and should end at 20"),
@@ -138,6 +151,23 @@ async fn a_node_that_starts_over_a_trail_which_was_erased_says_so() {
     anchored_elsewhere(directory, &logged).await;
     let (code, text) = verify(directory, &[]);
     assert_eq!((code, text.contains("event 1000001: the node reports")), (Some(1), true), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_whose_anchor_is_gone_or_spoilt_says_so() {
+    for spoil in [|anchor: &Path| fs::remove_file(anchor).unwrap(), |anchor: &Path| fs::write(anchor, "{").unwrap()] {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let program = Program::start(directory);
+        register(&program, 1).await;
+        anchored(directory, 1).await;
+        drop(program);
+        spoil(&directory.join("data/trail.anchor"));
+        let _program = Program::start(directory);
+        anchored(directory, 2).await;
+        let (code, text) = verify(directory, &[]);
+        assert_eq!((code, text.contains("event 2: the node reports")), (Some(1), true), "{text}");
+    }
 }
 
 async fn anchored_elsewhere(directory: &Path, before: &str) {
