@@ -65,9 +65,9 @@ pub(super) struct WantedPage {
     #[param(format = DateTime)]
     until: Option<String>,
     /// Older than this place; the newest of those first.
-    before: Option<u32>,
+    before: Option<u64>,
     /// Newer than this place; the oldest of those first.
-    after: Option<u32>,
+    after: Option<u64>,
     /// Show so many: 1 to 1000.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -96,8 +96,8 @@ pub(super) async fn list(
     let filter = EventFilter { since, until, ..Wanted { kind, session, provider }.filter()? };
     let from = match (wanted.before, wanted.after) {
         (None, None) => EventsFrom::Newest,
-        (Some(place), None) => EventsFrom::Before(place.into()),
-        (None, Some(place)) => EventsFrom::After(place.into()),
+        (Some(place), None) => EventsFrom::Before(place),
+        (None, Some(place)) => EventsFrom::After(place),
         (Some(_), Some(_)) => return Err(Problem::InvalidQuery("before, after: one or the other".into())),
     };
     let limit = page(wanted.limit, PAGE, LARGEST_PAGE)?;

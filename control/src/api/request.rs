@@ -1,5 +1,6 @@
 //! What handlers take out of a request: a JSON body, a bearer credential, the peer's address.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl BodyLimits {
 /// A JSON body; a malformed one is refused with the name of the field.
 pub(crate) struct Payload<T>(pub(crate) T);
 
-/// The same, where no body at all stands for the default.
+/// The same, where no body at all, or `null`, stands for the default.
 pub(crate) struct OptionalPayload<T>(pub(crate) T);
 
 /// `Authorization: Bearer`, if there is one (RFC 6750, section 2.1).
@@ -51,7 +52,7 @@ pub(crate) struct ProviderKey(pub(crate) Option<Secret>);
 
 const PROVIDER_KEY: HeaderName = HeaderName::from_static("runit-provider-key");
 
-/// The variable segment of the path; what is not UTF-8 is no place of ours.
+/// The variable segment of the path; what is not UTF-8 names nothing, and is refused as the route refuses other such names.
 pub(crate) struct Segment(pub(crate) String);
 
 /// The query; what is not understood is refused, so that a filter with a slip does not show everything.
@@ -93,6 +94,9 @@ where
             return Ok(Self(T::default()));
         }
         check_type(&parts.headers)?;
+        if bytes.trim_ascii() == b"null" {
+            return Ok(Self(T::default()));
+        }
         parse(&bytes).map(Self)
     }
 }
@@ -137,11 +141,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Sender {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
-    type Rejection = Problem;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let segment = Path::<String>::from_request_parts(parts, state).await;
-        segment.map(|Path(text)| Self(text)).map_err(|_| Problem::NotFound)
+        Ok(Self(segment.map_or_else(|_| char::REPLACEMENT_CHARACTER.into(), |Path(text)| text)))
     }
 }
 
@@ -192,7 +196,11 @@ async fn collect(mut body: Body, limits: &BodyLimits) -> Result<Vec<u8>, Problem
     if too_large { Err(Problem::TooLarge) } else { Ok(bytes) }
 }
 
+/// Reads an object. Serde would take a list of the fields' values for one.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::InvalidPayload("must be an object, not a list".into()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

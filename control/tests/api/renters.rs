@@ -70,6 +70,7 @@ async fn where_nothing_is_free_a_request_gets_nothing() {
         answer.expect_problem(404, "no sessions available", "no_sessions_available");
     };
     refused(json!({})).await;
+    refused(Value::Null).await;
     let session = app.register().await;
     refused(json!({ "sessionId": UNKNOWN })).await;
     refused(json!({ "sessionId": "nonsense" })).await;
@@ -79,6 +80,9 @@ async fn where_nothing_is_free_a_request_gets_nothing() {
     let wrong_type = client.post("/renter/request", json!({ "sessionId": 5 })).await;
     wrong_type.expect_problem(400, "invalid payload", "invalid_payload");
     assert!(wrong_type.text.contains("sessionId"));
+    let list = client.post("/renter/request", json!([null])).await;
+    list.expect_problem(400, "invalid payload", "invalid_payload");
+    client.get("/access/%FF").await.expect_problem(403, "Invalid or expired token", "invalid_token");
 }
 
 #[tokio::test]
