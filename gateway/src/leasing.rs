@@ -113,14 +113,15 @@ impl Leasing {
     /// Sends a round of reports.
     async fn report(self: Arc<Self>, round: Round) {
         let Round { reports, present, moved } = round;
-        let all = reports.iter().flat_map(|(_, reports)| reports.iter().copied()).collect::<Vec<_>>();
+        let all = reports.iter().flat_map(|(_, reports, _)| reports.iter().copied()).collect::<Vec<_>>();
         let began = Instant::now();
         if !all.is_empty() {
             match timeout(self.renewal_wait(), self.authority.settle(all)).await {
                 Ok(Ok(())) => {
                     self.metrics.settlement_lag.set(0.0);
-                    for (session, reports) in &reports {
+                    for (session, reports, told) in &reports {
                         session.book.lock().await.sent(reports);
+                        session.note_told(*told);
                     }
                 }
                 Ok(Err(_)) | Err(_) => {
@@ -180,6 +181,7 @@ impl Leasing {
             if !reports.is_empty() {
                 self.authority.settle(reports.clone()).await.map_err(|_| Drought::Unavailable)?;
                 book.sent(&reports);
+                session.note_told(book.attributed());
             }
             if let Some(hands) = changed_hands {
                 if !book.is_empty() || !session.settle_hands(hands) {
@@ -240,19 +242,19 @@ impl Leasing {
 
     /// Hears how the session stands, for the renter to see.
     async fn note_quota(&self, session: &LiveSession) {
-        let spent = session.spent();
+        let told = session.told();
         let Ok(Some(standing)) = self.authority.standing(session.id()).await else { return };
-        self.note_standing(session, Quota::new(&standing, spent)).await;
+        self.note_standing(session, Quota::new(&standing, told)).await;
     }
 
     /// The same for many sessions by one question.
     async fn note_quotas(&self, sessions: &[Arc<LiveSession>]) {
         let mut by_id: HashMap<_, _> =
-            sessions.iter().map(|session| (session.id(), (session, session.spent()))).collect();
+            sessions.iter().map(|session| (session.id(), (session, session.told()))).collect();
         let Ok(standings) = self.authority.standings(by_id.keys().copied().collect()).await else { return };
         for (id, standing) in standings {
-            if let Some((session, spent)) = by_id.remove(&id) {
-                self.note_standing(session, Quota::new(&standing, spent)).await;
+            if let Some((session, told)) = by_id.remove(&id) {
+                self.note_standing(session, Quota::new(&standing, told)).await;
             }
         }
     }

@@ -72,6 +72,8 @@ pub(crate) struct LiveSession {
     pub(crate) refilled: Notify,
     someone_starves: AtomicBool,
     quota: ArcSwapOption<Quota>,
+    /// Of all that was spent, what the ledger has heard of. Relaxed: it is only shown.
+    told: AtomicU64,
     connections: Mutex<Vec<Weak<Connection>>>,
     /// How many of them there are, and how many are WebSockets. Each is a counter of its own and publishes nothing.
     open: AtomicUsize,
@@ -138,6 +140,7 @@ impl LiveSession {
             refilled: Notify::new(),
             someone_starves: AtomicBool::new(false),
             quota: ArcSwapOption::empty(),
+            told: AtomicU64::new(0),
             connections: Mutex::new(Vec::new()),
             open: AtomicUsize::new(0),
             open_websockets: AtomicUsize::new(0),
@@ -424,6 +427,16 @@ impl LiveSession {
     pub(crate) fn spent(&self) -> u64 {
         let (bytes_in, bytes_out) = self.budget.spent();
         bytes_in.saturating_add(bytes_out)
+    }
+
+    /// The ledger has heard of that much, and keeps it.
+    pub(crate) fn note_told(&self, bytes: u64) {
+        self.told.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Of all that this node has spent for it, what the ledger has heard of at the least.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     fn feed_all(&self) {

@@ -19,17 +19,17 @@ pub(crate) struct Quota {
     /// Left at the time of hearing.
     remaining: u64,
     next_free_at: Option<Timestamp>,
-    /// What this node had spent in all at the time of hearing.
-    spent_then: u64,
+    /// What this node had told the ledger of in all before it heard.
+    told_then: u64,
 }
 
 impl Quota {
-    /// Notes a standing that was true when this node had spent `spent_then`.
-    pub(crate) fn new(standing: &Standing, spent_then: u64) -> Self {
+    /// Notes a standing that has the first `told_then` of all bytes that this node spends.
+    pub(crate) fn new(standing: &Standing, told_then: u64) -> Self {
         let &Standing { cap, remaining, next_free_at, .. } = standing;
         let policy = format!("\"daily\";q={cap};w={}", WINDOW.as_secs());
         let policy = HeaderValue::try_from(policy).expect("digits and quotes");
-        Self { cap, policy, remaining, next_free_at, spent_then }
+        Self { cap, policy, remaining, next_free_at, told_then }
     }
 
     /// The policy field.
@@ -57,7 +57,7 @@ impl Quota {
     }
 
     const fn remaining(&self, spent_now: u64) -> u64 {
-        self.remaining.saturating_sub(spent_now.saturating_sub(self.spent_then))
+        self.remaining.saturating_sub(spent_now.saturating_sub(self.told_then))
     }
 }
 

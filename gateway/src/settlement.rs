@@ -21,8 +21,8 @@ const PRESENT_OUTPUT_BYTES: u64 = 4096;
 /// What there is to tell the authority.
 #[derive(Default)]
 pub(crate) struct Round {
-    /// By session, in the order of its leases.
-    pub(crate) reports: Vec<(Arc<LiveSession>, Vec<LeaseReport>)>,
+    /// By session, in the order of its leases, with all bytes that the ledger has heard of then.
+    pub(crate) reports: Vec<(Arc<LiveSession>, Vec<LeaseReport>, u64)>,
     /// Sessions whose renters have shown up.
     pub(crate) present: Vec<SessionId>,
     /// Sessions of which the renter should hear how they stand.
@@ -99,7 +99,7 @@ impl Active {
         if may_report {
             let reports = book.reports();
             if !reports.is_empty() {
-                round.reports.push((Arc::clone(&self.session), reports));
+                round.reports.push((Arc::clone(&self.session), reports, book.attributed()));
                 if now.duration_since(self.quota_at) >= QUOTA {
                     self.quota_at = now;
                     round.moved.push(Arc::clone(&self.session));

@@ -137,6 +137,11 @@ impl LeaseBook {
             .collect()
     }
 
+    /// All bytes that were ever attributed to leases, which [`Self::reports`] covers.
+    pub const fn attributed(&self) -> u64 {
+        self.attributed_in.saturating_add(self.attributed_out)
+    }
+
     /// The ledger has these reports: what was closed is forgotten.
     pub fn sent(&mut self, reports: &[LeaseReport]) {
         for report in reports {
