@@ -228,7 +228,9 @@ async fn usage_moves_while_a_websocket_is_open() {
         if used >= before + 2000 { Ok(()) } else { Err(used) }
     })
     .await;
-    assert!(gateway.authority.was_present(id), "a WebSocket that talks is presence");
+    // Said after the usage.
+    eventually("a WebSocket that talks is presence", || gateway.authority.was_present(id).then_some(()).ok_or(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use runit_config::NodeSettings;
 use runit_core::{AccessToken, SessionId};
 use support::tls::{Issuer, TlsClient};
 use support::{TestGateway, WEBSOCKET, bearer, eventually};
@@ -18,10 +19,14 @@ use url::Url;
 const CAP: u64 = 5_000_000;
 
 async fn gateway(issuer: &Issuer) -> TestGateway {
+    gateway_with(issuer, |_| {}).await
+}
+
+async fn gateway_with(issuer: &Issuer, more: impl FnOnce(&mut NodeSettings)) -> TestGateway {
     TestGateway::with(|settings| {
         settings.gateway.tls = Some(issuer.files());
         settings.gateway.public_url = Url::parse("https://localhost").expect("a URL");
-        settings.gateway.handshake_timeout_ms = 500;
+        more(settings);
     })
     .await
 }
@@ -58,12 +63,7 @@ async fn inside_tls_downloads_and_websockets_end_at_exactly_the_cap() {
 async fn ten_thousand_half_handshakes_take_no_renters_place() {
     const FLOOD: u32 = 10_000;
     let issuer = Issuer::new();
-    let gateway = TestGateway::with(|settings| {
-        settings.gateway.tls = Some(issuer.files());
-        settings.gateway.public_url = Url::parse("https://localhost").expect("a URL");
-        settings.limits.waiting_connections = 256;
-    })
-    .await;
+    let gateway = gateway_with(&issuer, |settings| settings.limits.waiting_connections = 256).await;
     let (id, token) = gateway.session(CAP);
     let mut renter = issuer.connect(gateway.address).await;
     renter.send(&request(id, &token, "hello", "")).await;
@@ -150,7 +150,7 @@ async fn over_tls_cookies_are_secure_and_browsers_are_told_to_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_does_not_finish_or_is_none_is_closed() {
     let issuer = Issuer::new();
-    let gateway = gateway(&issuer).await;
+    let gateway = gateway_with(&issuer, |settings| settings.gateway.handshake_timeout_ms = 500).await;
     let failed = |count: f64| {
         let gateway = &gateway;
         eventually("handshakes failed", move || {

@@ -149,12 +149,12 @@ async fn sub_protocols_pass_and_an_answer_that_is_no_upgrade_reaches_the_renter(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_tunnel_ends_after_its_time_and_a_talking_one_stays() {
-    let gateway = TestGateway::with(|settings| settings.gateway.websocket_idle_seconds = 1).await;
+    let gateway = TestGateway::with(|settings| settings.gateway.websocket_idle_seconds = 3).await;
     let (id, token) = gateway.session(CAP);
     let mut silent = open(&gateway, id, &token).await;
     let mut talking = open(&gateway, id, &token).await;
     let talk = async {
-        for round in 1..=12 {
+        for round in 1..=20 {
             tokio::time::sleep(Duration::from_millis(250)).await;
             talking.send("x").await;
             talking.receive(round).await;

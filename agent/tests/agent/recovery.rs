@@ -96,8 +96,11 @@ async fn a_firewall_that_is_reloaded_under_a_session_gets_its_rules_back() {
     let reaches = "timeout 5 bash -c 'exec 3<>/dev/tcp/10.11.12.13/80' 2>/dev/null && echo reached";
     assert_eq!(home.shell(reaches).await, "");
     let table = home.table();
+    // Or its next look may come first.
+    agent.signal(rustix::process::Signal::STOP);
     run("nft", &["delete", "table", "inet", &table]);
     assert_eq!(home.shell(reaches).await, "reached", "the stand-in does not work");
+    agent.signal(rustix::process::Signal::CONT);
     let again = async || run("nft", &["list", "tables"]).contains(&table).then_some(());
     eventually(PATIENCE, again, || agent.logged()).await;
     assert_eq!(home.shell(reaches).await, "");
@@ -126,8 +129,10 @@ async fn what_the_container_moves_by_itself_is_metered_and_cut_at_the_daily_cap(
     let registered = control.nth("POST", 1).await;
     let fetch = |bytes: u64| format!("timeout 60 bash -c 'exec 3<>/dev/tcp/1.2.3.4/80; echo {bytes} >&3; wc -c <&3'");
     assert_eq!(home.shell(&fetch(20_000_000)).await, "20000000");
+    // A look in the middle of it has a part.
+    let all_of_it = |n: &u64| *n >= 20_000_000;
     let told =
-        async || control.beats().last().and_then(|beat| beat["report"]["egressBytes"].as_u64()).filter(|n| *n > 0);
+        async || control.beats().last().and_then(|beat| beat["report"]["egressBytes"].as_u64()).filter(all_of_it);
     let used = eventually(PATIENCE, told, || control.beats().last().cloned()).await;
     assert!((20_000_000..22_000_000).contains(&used), "{used}");
 

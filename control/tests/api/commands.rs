@@ -1,5 +1,6 @@
 //! The operator's commands: the real program asks a real admin listener.
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
@@ -290,13 +291,21 @@ struct Relay {
 }
 
 impl Relay {
-    /// At `address`, where port 0 is one of the kernel's choice.
-    async fn start(address: SocketAddr, node: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let listener: TcpListener = socket.listen(16).unwrap();
-        let address = listener.local_addr().unwrap();
+    /// At a port that no client of anybody is given meanwhile, so that it can be taken up again.
+    async fn somewhere(node: SocketAddr) -> Self {
+        for port in 10_000 + std::process::id() as u16 % 10_000..30_000 {
+            if let Ok(relay) = Self::start(SocketAddr::from(([127, 0, 0, 1], port)), node).await {
+                return relay;
+            }
+        }
+        panic!("no port is free");
+    }
+
+    async fn start(address: SocketAddr, node: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener: TcpListener = socket.listen(16)?;
         let accepting = tokio::spawn(async move {
             let mut passing = tokio::task::JoinSet::new();
             loop {
@@ -307,7 +316,7 @@ impl Relay {
                 });
             }
         });
-        Self { address, accepting: accepting.abort_handle() }
+        Ok(Self { address, accepting: accepting.abort_handle() })
     }
 
     /// Cuts all connections and takes no more.
@@ -329,7 +338,7 @@ async fn watched_events_come_once_each_also_after_the_node_was_away() {
     };
     register("before-1").await;
     register("before-2").await;
-    let relay = Relay::start(SocketAddr::from(([127, 0, 0, 1], 0)), app.admin_address()).await;
+    let relay = Relay::somewhere(app.admin_address()).await;
     let watch = ["events", "--watch", "--kind", "NEW_PROVIDER_REGISTERED", "--json"];
     let mut events = Watching::start(command(&format!("http://{}", relay.address), Some(OPERATOR_KEY), &watch));
     let mut seen = Vec::new();
@@ -343,7 +352,7 @@ async fn watched_events_come_once_each_also_after_the_node_was_away() {
     let address = relay.cut().await;
     register("away-1").await;
     register("away-2").await;
-    let _relay = Relay::start(address, app.admin_address()).await;
+    let _relay = Relay::start(address, app.admin_address()).await.unwrap();
     register("after").await;
     for _ in 0..3 {
         seen.push(events.json().await);

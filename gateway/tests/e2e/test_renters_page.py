@@ -311,7 +311,11 @@ def test_two_clicks_to_jupyterlab_a_bar_that_moves_and_a_way_out(node, agent, vi
         f"{base}/api/contents/mine.txt",
     )
     eventually("the bar has moved", lambda: visitor.used() >= before + 2_000_000, 30)
-    assert f"{visitor.used() / 1e6:.2f}" in visitor.page.locator("#usage-text").inner_text()
+    eventually(
+        "the words say the same",
+        lambda: f"{visitor.used() / 1e6:.2f}" in visitor.page.locator("#usage-text").inner_text(),
+        30,
+    )
 
     visitor.page.bring_to_front()
     visitor.page.reload()

@@ -11,6 +11,7 @@ be spent in a test; what those of bytes cost is a calculation (`cargo run -p run
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,8 +136,12 @@ def few_for(seconds, clients):
 
 def processor_seconds(nodes):
     """What the scheduler gave to all threads of the nodes' processes."""
-    threads = [one for node in nodes for one in Path(f"/proc/{node.program.pid}/task").glob("*/schedstat")]
-    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
+    nanoseconds = 0
+    for node in nodes:
+        for thread in Path(f"/proc/{node.program.pid}/task").glob("*/schedstat"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                nanoseconds += int(thread.read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def test_a_request_costs_no_more_processor_time_on_more_nodes(nodes, provider):

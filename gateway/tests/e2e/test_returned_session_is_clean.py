@@ -6,7 +6,8 @@ import pytest
 
 from house import CONTAINER_SECONDS, eventually, renter
 
-ABSENT_SECONDS = 3
+# A node says that a renter is there every five seconds.
+ABSENT_SECONDS = 12
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,8 @@ LIFTED = {
     "limits.arrivals_per_address": {"per_second": MANY, "burst": MANY},
     "limits.requests_per_address": {"per_second": MANY, "burst": MANY},
     "limits.requests_per_session": {"per_second": MANY, "burst": MANY},
-    "gateway.head_timeout_ms": 120_000,
-    "limits.slow_seconds": 120,
+    "gateway.head_timeout_ms": 600_000,
+    "limits.slow_seconds": 3_600,
     "control.renter_absent_seconds": 86_400,
 }
 

@@ -47,7 +47,8 @@ impl Installation {
         let [gateway, control, admin] = free_addresses();
         let settings = format!(
             "[gateway]\nlisten = \"{gateway}\"\npublic_url = \"http://{gateway}\"\nadmin_listen = \"{admin}\"\n\
-             {gateway_more}[control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\ndata_dir = \"{}\"\n\
+             {gateway_more}[control]\nlisten = \"{control}\"\npublic_url = \"http://{control}\"\n\
+             general_limit = {{ requests = 1000000, seconds = 1 }}\ndata_dir = \"{}\"\n\
              [upstream]\nplain_http_hosts = [\"127.0.0.1\"]\n{more}",
             directory.path().join("data").display()
         );
