@@ -28,6 +28,9 @@ export const heartbeat = (token) => call("POST", "/renter/heartbeat", { token })
 
 export const usage = (token) => call("GET", "/renter/usage", { token });
 
+/** What the lock that this token took has used, while it stands and afterwards. */
+export const statement = (token) => call("GET", "/renter/statement", { token });
+
 /** How a session's data is used, at once and whenever it changes. The token is in the path: a stream has no headers. */
 export function usageEvents(token) {
   return new EventSource(`/renter/usage/${encodeURIComponent(token)}/events`);

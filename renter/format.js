@@ -3,7 +3,7 @@
 const locale = navigator.languages;
 const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte", "petabyte"];
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
-const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+const dates = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 
 /** Bytes in steps of 1,000, as the units' names say. */
 export function bytes(count) {
@@ -33,13 +33,20 @@ export function price(pricing) {
   if (typeof perHour !== "number") {
     return null;
   }
-  if (perHour === 0) {
-    return "free of charge";
-  }
+  return perHour === 0 ? "free of charge" : `${money(perHour, pricing.currency)} an hour`;
+}
+
+/** What so many seconds cost at such a price; null where it is none by the hour. */
+export function sum(pricing, seconds) {
+  const perHour = pricing?.perHour;
+  return typeof perHour === "number" ? money((perHour * seconds) / 3600, pricing.currency) : null;
+}
+
+function money(value, currency) {
   try {
-    return `${written(perHour, { style: "currency", currency: pricing.currency })} an hour`;
+    return written(value, { style: "currency", currency });
   } catch {
-    return `${number(perHour)} ${pricing.currency ?? ""} an hour`; // no currency, or one of the provider's own
+    return `${number(value)} ${currency ?? ""}`.trim(); // no currency, or one of the provider's own
   }
 }
 
@@ -60,11 +67,14 @@ export function duration(ms) {
     .join(", ");
 }
 
+/** "22 Nov 2026, 18:00" */
+export const clock = (time) => dates.format(time);
+
 /** "in 3 hours (22 Nov 2026, 18:00)" */
 export function moment(time, now = Date.now()) {
   const minutes = Math.round((time - now) / 60000);
   const near = Math.abs(minutes) < 90 ? relative.format(minutes, "minute") : relative.format(Math.round(minutes / 60), "hour");
-  return `${near} (${clock.format(time)})`;
+  return `${near} (${clock(time)})`;
 }
 
 /** What a provider says, any JSON, as pairs of words: `{gpuMemoryBytes: 2e9}` is "gpu memory", "2.00 GB". */

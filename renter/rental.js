@@ -5,6 +5,7 @@
 
 import { heartbeat, reconnect, release, usage, usageEvents } from "./api.js";
 import { bytes, duration, moment, percent } from "./format.js";
+import { closeStatement, offerStatement } from "./statement.js";
 
 const KEY = "runit.rental";
 const RECONNECT_MS = 5000;
@@ -52,6 +53,7 @@ export const isRenting = () => events !== null;
 export function showRental() {
   stop();
   rental = stored();
+  offerStatement(null);
   section.hidden = rental === null;
   if (rental === null) {
     return;
@@ -122,6 +124,7 @@ function refused(code) {
     by("reconnect").hidden = false;
   } else if (code === "unknown_token") {
     end("This session is not yours any more: it was released, its provider has gone, or you were away for too long.");
+    closeStatement();
   }
 }
 
@@ -175,6 +178,9 @@ function showUsage(now) {
     tell("Waiting for you to open JupyterLab.");
   } else if (now.status === "LOCKED") {
     tell("In use by you.");
+  }
+  if (lockedSince === null && now.lockedAt !== null) {
+    offerStatement(rental.accessToken);
   }
   lockedSince = now.lockedAt === null ? null : Date.parse(now.lockedAt);
   const used = now.cap - now.remaining;
@@ -241,6 +247,7 @@ async function giveBack() {
     }
     localStorage.removeItem(KEY);
     end("Released. Thank you.");
+    closeStatement();
   } catch (error) {
     refused(error.code);
     tell(error.message);

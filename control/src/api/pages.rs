@@ -39,7 +39,7 @@ macro_rules! pages {
 }
 pub(crate) use pages;
 
-static PAGES: [Page; 8] = pages! {
+static PAGES: [Page; 9] = pages! {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
@@ -48,6 +48,7 @@ static PAGES: [Page; 8] = pages! {
     "pulse.js": "text/javascript; charset=utf-8",
     "rental.js": "text/javascript; charset=utf-8",
     "sessions.js": "text/javascript; charset=utf-8",
+    "statement.js": "text/javascript; charset=utf-8",
 };
 
 /// Says who is there.

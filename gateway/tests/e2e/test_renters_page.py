@@ -283,6 +283,31 @@ def test_nothing_moves_for_who_wants_no_motion(chromium, node, offered, motion):
     visitor.context.close()
 
 
+def test_the_statement_says_what_was_used_and_what_the_time_costs(node, provider, visitor):
+    # One euro a second.
+    pricing = {"perHour": 3600, "currency": "EUR"}
+    heart = Heart(node, node.register(provider.url, pricing=pricing))
+    visitor.connect()
+
+    def row(name):
+        return visitor.page.locator(f"#statement-{name}")
+
+    visitor.page.get_by_text("Statement", exact=True).click()
+    expect(row("ended")).to_have_text("not yet")
+    expect(row("price")).to_have_text("€3,600.00 an hour")
+    token = visitor.token()
+    visitor.release()
+    known = renter(token).get(f"{node.control_url}/renter/statement").json()
+    expect(row("reference")).to_have_text(known["idempotencyKey"])
+    expect(row("ended")).not_to_have_text("not yet")
+    expect(row("sum")).to_have_text(f"€{known['seconds']:,}.00")
+    visitor.page.get_by_role("button", name="Back to the list").click()
+    expect(row("reference")).to_be_hidden()
+    assert visitor.errors == []
+    heart.stop()
+    node.deregister(heart.session)
+
+
 # The agent's session comes back to the list after each release, so these two are last.
 
 
