@@ -144,6 +144,7 @@ impl LocalAuthority {
         if let Some(kind) = kind {
             let mut event = SecurityEvent::new(kind, self.sessions.clock.now()).address(claim.address);
             event.session = known.as_ref().map(|session| session.id);
+            event.provider = known.map(|session| session.provider);
             // The claim is decided and committed; the store has logged that its event is missing.
             let _ = self.trail.record(vec![event]).await;
         }

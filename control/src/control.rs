@@ -176,9 +176,11 @@ impl Control {
         if store.is_shared() && !sealer.trail_key().holds(MarkKind::Head, &store.trail_marks().await?.head) {
             return Err(StartError::OtherKey);
         }
-        let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&metrics)));
         let started_at = clock.now();
-        let sessions = Arc::new(Sessions::new(store, sealer, clock, settings.clone()));
+        let sessions = Arc::new(Sessions::new(Arc::clone(&store), sealer, clock, settings.clone()));
+        let known = Arc::clone(&sessions);
+        let provider_of = move |session| known.directory.session(session).map(|session| session.provider.clone());
+        let trail = Arc::new(Trail::new(store, Arc::clone(&metrics), Box::new(provider_of)));
         let authority = Arc::new(LocalAuthority {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),

@@ -85,6 +85,7 @@ impl Control {
         presented: Presented,
         from: RenterAddress,
     ) -> Result<Registered, Problem> {
+        let claimed = body.as_ref().ok().and_then(|body| body.provider_id.parse().ok());
         let outcome = match body {
             Ok(body) => self.try_register(body, presented).await,
             Err(problem) => Err(problem),
@@ -97,7 +98,8 @@ impl Control {
                     .provider(registered.session.provider.clone()),
             ),
             Ok((_, false)) => None,
-            Err(problem) => refused_registration(problem).map(|kind| SecurityEvent::new(kind, now)),
+            Err(problem) => refused_registration(problem)
+                .map(|kind| SecurityEvent { provider: claimed, ..SecurityEvent::new(kind, now) }),
         };
         if let Some(event) = event {
             self.note(event.address(from)).await;

@@ -1,8 +1,9 @@
 //! The audit trail: every security event goes to the log, the metrics, and the store.
 //!
 //! Whoever is refused can cause that event again at will (a guessed token, a request over the limit) and must not fill
-//! the disk with it: of refusals [`REFUSALS_PER_WINDOW`] a minute are kept for each network and kind, the rest are
-//! counted in the metrics only. What has changed a session is always kept.
+//! the disk with it: of refusals [`REFUSALS_PER_WINDOW`] a minute are kept for each network, kind and session, the rest are
+//! counted in the metrics only. (A refusal names a session to whoever knows a token of it, so nobody has many.) What has
+//! changed a session is always kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::limit::{Limit, SlidingLog};
 use runit_core::store::{Store, StoreError};
 use runit_core::time::millis;
-use runit_core::{NetworkKey, RenterAddress, Timestamp};
+use runit_core::{NetworkKey, ProviderId, RenterAddress, SessionId, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -22,30 +23,37 @@ const REFUSALS_PER_WINDOW: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+type ProviderOf = dyn Fn(SessionId) -> Option<ProviderId> + Send + Sync;
+
 /// Where events go.
 pub(crate) struct Trail {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
-    kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>)>>,
+    /// Whose session it is.
+    provider_of: Box<ProviderOf>,
+    kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>, Option<SessionId>)>>,
     tally: Mutex<Tally>,
     /// Changes when the store has more events than before.
     news: watch::Sender<()>,
 }
 
 impl Trail {
-    pub(crate) fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, provider_of: Box<ProviderOf>) -> Self {
         let limit = Limit { requests: REFUSALS_PER_WINDOW, window: WINDOW };
         let kept = Mutex::new(SlidingLog::new(limit));
-        Self { store, metrics, kept, tally: Mutex::default(), news: watch::Sender::new(()) }
+        Self { store, metrics, provider_of, kept, tally: Mutex::default(), news: watch::Sender::new(()) }
     }
 
-    /// Records events, in order.
+    /// Records events, in order. One that names a session names its provider too, where that is known.
     ///
     /// # Errors
     /// When the store failed; the log has them then.
     pub(crate) async fn record(&self, events: Vec<SecurityEvent>) -> Result<(), StoreError> {
-        let kept: Vec<SecurityEvent> = events.into_iter().filter(|event| self.keeps(event)).collect();
-        for event in &kept {
+        let mut kept: Vec<SecurityEvent> = events.into_iter().filter(|event| self.keeps(event)).collect();
+        for event in &mut kept {
+            if let (Some(session), None) = (event.session, &event.provider) {
+                event.provider = (self.provider_of)(session);
+            }
             tracing::info!(target: "runit_security", "{}", line(event));
         }
         if kept.is_empty() {
@@ -91,7 +99,7 @@ impl Trail {
     fn keeps(&self, event: &SecurityEvent) -> bool {
         self.count(event.kind);
         self.with_tally(|tally| tally.add(event.kind, 1, event.at));
-        let key = (event.kind, event.address.map(RenterAddress::network));
+        let key = (event.kind, event.address.map(RenterAddress::network), event.session);
         !is_refusal(event.kind)
             || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
     }
@@ -142,7 +150,6 @@ fn line(event: &SecurityEvent) -> String {
 mod tests {
     use super::*;
     use crate::sqlite::SqliteStore;
-    use runit_core::SessionId;
     use runit_core::trail::TrailKey;
     use uuid::Uuid;
 
@@ -153,7 +160,7 @@ mod tests {
         let event = SecurityEvent::new(EventKind::SessionLocked, Timestamp::default());
         let metrics = Arc::new(Metrics::new().unwrap());
         for (key, found) in [(1, 0), (1, 0), (2, 1), (2, 1)] {
-            let trail = Trail::new(Arc::new(open(key)), Arc::clone(&metrics));
+            let trail = Trail::new(Arc::new(open(key)), Arc::clone(&metrics), Box::new(|_| None));
             trail.record(vec![event.clone()]).await.unwrap();
             assert_eq!(metrics.events_of(EventKind::TrailTampered), found);
         }

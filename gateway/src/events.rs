@@ -7,8 +7,9 @@ use pingora_limits::rate::Rate;
 use runit_core::{Authority, SecurityEvent};
 use tokio::sync::mpsc;
 
-/// Events of one kind from one network in one minute; what is more is only counted.
+/// Events of one kind from one network, about one session, in one minute; what is more is only counted.
 const PER_MINUTE: isize = 20;
+const WINDOW: Duration = Duration::from_secs(60);
 /// Events that may wait to be recorded.
 const QUEUE: usize = 1024;
 
@@ -16,6 +17,7 @@ const QUEUE: usize = 1024;
 pub(crate) struct EventSink {
     queue: mpsc::Sender<SecurityEvent>,
     rate: Rate,
+    limited: Rate,
     authority: Arc<dyn Authority>,
 }
 
@@ -23,15 +25,23 @@ impl EventSink {
     /// A sink and the queue that [`record`] empties.
     pub(crate) fn new(authority: Arc<dyn Authority>) -> (Self, mpsc::Receiver<SecurityEvent>) {
         let (queue, events) = mpsc::channel(QUEUE);
-        (Self { queue, rate: Rate::new(Duration::from_secs(60)), authority }, events)
+        (Self { queue, rate: Rate::new(WINDOW), limited: Rate::new(WINDOW), authority }, events)
     }
 
     /// Sends an event, unless its network has sent too many of the kind (an estimate is good enough for that) or the queue
     /// is full: it is counted then.
     pub(crate) fn send(&self, event: SecurityEvent) {
         let (kind, network) = (event.kind, event.address.map(|address| address.network()));
-        if self.rate.observe(&(kind, network), 1) > PER_MINUTE || self.queue.try_send(event).is_err() {
+        if self.rate.observe(&(kind, network, event.session), 1) > PER_MINUTE || self.queue.try_send(event).is_err() {
             self.authority.count(kind);
+        }
+    }
+
+    /// Sends an event of a limit that a network runs into, at most once a minute: each refusal is counted as one already.
+    pub(crate) fn send_first(&self, event: SecurityEvent) {
+        let network = event.address.map(|address| address.network());
+        if self.limited.observe(&(network, event.session), 1) == 1 {
+            self.send(event);
         }
     }
 }

@@ -125,7 +125,13 @@ impl Gateway {
         place
             .requests(connection.address().network())
             .admit(rate_of(rate), monotonic::coarse())
-            .map_err(too_many_requests)
+            .map_err(|wait| self.too_many_requests(wait, None, connection))
+    }
+
+    fn too_many_requests(&self, wait: Duration, session: Option<SessionId>, connection: &Connection) -> Refusal {
+        let event = SecurityEvent::new(EventKind::RateLimited, self.clock.now()).address(connection.address());
+        self.events.send_first(SecurityEvent { session, ..event });
+        Refusal::TooManyRequests { retry_after: whole_seconds(wait) }
     }
 
     /// Anything under `/s/{id}/`.
@@ -147,7 +153,8 @@ impl Gateway {
         };
         let (view, permit) = self.authorize(&session, &presented, wanted.site, connection).await?;
         let rate = self.settings.load().limits.requests_per_session;
-        session.requests.admit(rate_of(rate), monotonic::coarse()).map_err(too_many_requests)?;
+        let paced = session.requests.admit(rate_of(rate), monotonic::coarse());
+        paced.map_err(|wait| self.too_many_requests(wait, Some(session.id()), connection))?;
         if !request_policy::origin_is_ours(&head.method, &head.headers, permit.by_token(), self.secure) {
             return Err(Refusal::ForeignOrigin.into());
         }
@@ -372,10 +379,6 @@ impl Gateway {
 /// A rate of the settings, as core counts it.
 pub(crate) const fn rate_of(rate: runit_config::Rate) -> Rate {
     Rate { per_second: rate.per_second, burst: rate.burst }
-}
-
-fn too_many_requests(wait: Duration) -> Refusal {
-    Refusal::TooManyRequests { retry_after: whole_seconds(wait) }
 }
 
 /// Rounded up: who waits for so long is let through.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use runit_config::{Limit, Rate};
 use runit_core::session::Change;
-use runit_core::{AccessToken, SessionId};
+use runit_core::{AccessToken, EventKind, SessionId};
 use support::process::{Installation, Process, free_addresses};
 use support::tls::Issuer;
 use support::{Client, TestGateway, WEBSOCKET, bearer, eventually};
@@ -212,6 +212,17 @@ async fn a_cut_while_the_provider_is_silent_gives_the_place_back() {
     }
 }
 
+/// However many requests were refused.
+async fn expect_one_event_of_limits(gateway: &TestGateway, session: Option<SessionId>) {
+    eventually("the trail hears of the limit, once", || {
+        let events = gateway.authority.events();
+        let of_limits = events.iter().filter(|event| event.kind == EventKind::RateLimited);
+        let told: Vec<_> = of_limits.map(|event| event.session).collect();
+        if told == [session] { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_from_an_address_that_come_too_fast_are_refused_and_no_others() {
     let rate = Rate { per_second: 1, burst: 5 };
@@ -226,6 +237,7 @@ async fn requests_from_an_address_that_come_too_fast_are_refused_and_no_others()
     }
     assert_eq!(statuses[..4], [404; 4], "the burst");
     assert!(statuses.contains(&429), "{statuses:?}");
+    expect_one_event_of_limits(&gateway, None).await;
     let (other, others_token) = gateway.session(CAP);
     drop(admitted(&gateway, 2, other, &others_token).await);
 }
@@ -246,6 +258,7 @@ async fn requests_of_a_session_that_come_too_fast_are_refused_and_no_others() {
     }
     assert_eq!(statuses[..5], [200; 5], "the burst");
     assert!(statuses.contains(&429), "{statuses:?}");
+    expect_one_event_of_limits(&gateway, Some(id)).await;
     assert_eq!(gateway.get(&format!("/s/{other}/x"), &bearer(&others_token)).await.status, 200);
 }
 
