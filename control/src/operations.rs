@@ -1,6 +1,6 @@
 //! What operators ask: see sessions, providers and events, end locks, remove sessions, make and revoke keys.
 //!
-//! Invariant: whatever an operator changes is an event that names the operator; who asks is decided before ([`Operator`]
+//! Invariant: whatever an operator changes is followed by an event that names the operator, in a transaction of its own; who asks is decided before ([`Operator`]
 //! comes from [`crate::keys::Keys`] only).
 
 use std::collections::HashSet;
