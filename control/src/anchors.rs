@@ -13,7 +13,7 @@ use std::time::Duration;
 use runit_config::NodeSettings;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::store::{Store, StoreError};
-use runit_core::trail::{Mark, SealedMark, TrailKey, Verdict, Verifier};
+use runit_core::trail::{ChainHash, Mark, SealedMark, TrailKey, Verdict, Verifier};
 use runit_core::{Clock, Timestamp};
 
 use crate::data_dir::DataDir;
@@ -64,7 +64,7 @@ impl AnchorFile {
     /// When the store fails.
     pub(crate) async fn begin(&self, store: &dyn Store) -> Result<(), StoreError> {
         let head = store.trail_marks().await?.head;
-        if head.mark == Mark::START
+        if head.mark.hash == ChainHash::START
             && !self.0.exists()
             && let Err(error) = self.write(&head)
         {
@@ -98,7 +98,7 @@ impl Anchors {
             Ok(Some(before)) if marks.base.excuses(&before.mark) || has(store, before.mark).await? => None,
             Ok(Some(_)) => Some("it lacks an anchored event"),
             // A node that joins others has none yet; one with a store of its own has had one before its first event.
-            Ok(None) if store.is_shared() || marks.head.mark == Mark::START => None,
+            Ok(None) if store.is_shared() || marks.head.mark.hash == ChainHash::START => None,
             Ok(None) => Some("there is no anchor any more"),
             Err(_) => Some("the anchor cannot be read"),
         };

@@ -1,13 +1,15 @@
 //! A store of every earlier version becomes one of the newest, with all that was in it.
 //!
 //! `version_N.sql` is a store of version N as `dump.py` wrote it: one session in each state, a ledger with closed, open
-//! and settled parts, and events. Whoever adds a migration adds the fixture of the version that it makes.
+//! and settled parts, events, and what the version could hold besides: a key, a usage record, a receiver's place, a sum. Whoever adds a migration adds the fixture of the version that it makes.
 
 use std::path::{Path, PathBuf};
 
-use runit_control::sqlite::{SCHEMA_VERSION, SqliteStore};
+use runit_control::anchors;
+use runit_control::sqlite::{self, SCHEMA_VERSION, SqliteStore};
 use runit_core::session::SessionStatus;
-use runit_core::{SecretHash, Store};
+use runit_core::usage::UsageFilter;
+use runit_core::{EventKind, SecretHash, SecurityEvent, Store};
 use rusqlite::Connection;
 
 use crate::store_contract::{at, id, trail_key};
@@ -64,7 +66,28 @@ async fn a_store_of_each_earlier_version_is_migrated_with_all_that_was_in_it() {
         let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(kinds, ["SESSION_LOCKED", "RATE_LIMITED"], "version {version}");
         assert_eq!(events[0].session, Some(id(2)));
+        holds_what_came_later(&store, version).await;
+
+        // What newer versions do, they do with it.
+        let event = SecurityEvent::new(EventKind::SessionCut, at(500_000));
+        assert!(!store.append_events(vec![event]).await.unwrap(), "its end is no tampered one: version {version}");
+        let verdict = anchors::verify(&store, &trail_key(), &[]).await.unwrap();
+        assert_eq!((verdict.events, verdict.findings), (1, vec![]), "version {version}");
+        assert_eq!(sqlite::check(&path).unwrap(), Vec::<String>::new(), "version {version}");
     }
+}
+
+/// Each from the version on that could hold it.
+async fn holds_what_came_later(store: &SqliteStore, version: i64) {
+    let since = |first: i64| usize::from(version >= first);
+    assert_eq!(store.keys().await.unwrap().len(), since(2), "version {version}");
+    let records = store.usage_records(UsageFilter::default(), None, 10).await.unwrap();
+    let used: Vec<u64> = records.iter().map(|record| record.used.total()).collect();
+    assert_eq!(used, vec![50_033; since(4)], "version {version}");
+    let cursor = store.webhook_cursor("ops".into()).await.unwrap();
+    assert_eq!(cursor, (version >= 5).then_some(1), "version {version}");
+    let carried = store.carried_usage(None, 10).await.unwrap();
+    assert_eq!(carried.len(), since(6), "version {version}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ CREATE TABLE ledgers (
     session BLOB    PRIMARY KEY REFERENCES sessions (id),
     latest  INTEGER NOT NULL
 , total_in        INTEGER NOT NULL DEFAULT 0, total_out       INTEGER NOT NULL DEFAULT 0, total_forfeited INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
-INSERT INTO "ledgers" VALUES(X'00000000000000000000000000000002',1795334750000,0,0,0);
+INSERT INTO "ledgers" VALUES(X'00000000000000000000000000000002',1795334750000,11,22,50000);
 CREATE TABLE probe (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     at  INTEGER NOT NULL
@@ -115,10 +115,12 @@ CREATE TABLE usage_records (
     bytes_out  INTEGER NOT NULL DEFAULT 0,
     forfeited  INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
+INSERT INTO "usage_records" VALUES(X'00000000000000000000000000000021',X'00000000000000000000000000000002','gpu-box','{"perHour":2}',1795334400000,1795334500000,11,22,50000);
 CREATE TABLE webhook_cursors (
     target TEXT    PRIMARY KEY,
     place  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+INSERT INTO "webhook_cursors" VALUES('ops',1);
 CREATE INDEX sessions_by_provider_seen ON sessions (provider_seen_at) WHERE status <> 'REMOVED';
 CREATE INDEX sessions_by_renter_seen   ON sessions (renter_seen_at)   WHERE status = 'LOCKED';
 CREATE INDEX sessions_by_removal       ON sessions (since)            WHERE status = 'REMOVED';
