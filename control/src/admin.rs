@@ -19,6 +19,7 @@ mod keys;
 mod overview;
 mod page;
 mod providers;
+mod seldom;
 mod sessions;
 mod sign_in;
 mod sign_ins;
@@ -35,6 +36,8 @@ use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::overview::Used;
+use self::seldom::Seldom;
 use self::sign_ins::SignIns;
 use crate::api::answer;
 use crate::api::problem::Problem;
@@ -62,6 +65,7 @@ pub(crate) struct Admin {
     stop: watch::Receiver<bool>,
     bodies: BodyLimits,
     sign_ins: Arc<SignIns>,
+    used: Arc<Seldom<Vec<Used>>>,
 }
 
 impl FromRef<Admin> for BodyLimits {
@@ -76,7 +80,15 @@ pub(crate) fn router(control: Control, sources: Vec<Source>, stop: watch::Receiv
     let bodies = BodyLimits::new(control.settings.clone());
     let streams = Occupancy::new(STREAMS, STREAMS);
     let around = from_fn_with_state(control.clone(), answer::to_operators);
-    let admin = Admin { control, sources: sources.into(), streams, stop, bodies, sign_ins: Arc::default() };
+    let admin = Admin {
+        control,
+        sources: sources.into(),
+        streams,
+        stop,
+        bodies,
+        sign_ins: Arc::default(),
+        used: Arc::default(),
+    };
     routes
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)

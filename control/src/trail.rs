@@ -23,6 +23,9 @@ const REFUSALS_PER_WINDOW: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What is refused: a kind, to whom, and about which session.
+type Refused = (EventKind, Option<NetworkKey>, Option<SessionId>);
+
 type ProviderOf = dyn Fn(SessionId) -> Option<ProviderId> + Send + Sync;
 
 /// Where events go.
@@ -31,7 +34,7 @@ pub(crate) struct Trail {
     metrics: Arc<Metrics>,
     /// Whose session it is.
     provider_of: Box<ProviderOf>,
-    kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>, Option<SessionId>)>>,
+    kept: Mutex<SlidingLog<Refused>>,
     tally: Mutex<Tally>,
     /// Changes when the store has more events than before.
     news: watch::Sender<()>,

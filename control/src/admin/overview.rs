@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use runit_core::ProviderId;
 use runit_core::event::EventKind;
 use runit_core::ledger::{Standing, Usage};
-use runit_core::session::Session;
+use runit_core::session::SessionStatus;
+use runit_core::store::StoreError;
+use runit_core::{ProviderId, SessionId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,6 +19,7 @@ use super::page::{page, parsed};
 use super::view::UsageShown;
 use crate::api::problem::Problem;
 use crate::api::request::Asked;
+use crate::control::Control;
 use crate::reports::Resources;
 use crate::tally::{STEP, Step};
 
@@ -153,7 +155,32 @@ struct SessionUsage {
     usage: UsageShown,
 }
 
-/// What sessions used in the last 24 hours, those that are removed too.
+/// A session that has used something.
+pub(super) struct Used {
+    session: SessionId,
+    provider: ProviderId,
+    status: SessionStatus,
+    standing: Standing,
+}
+
+/// All of them, who used most first.
+async fn used(control: &Control) -> Result<Vec<Used>, StoreError> {
+    let records = control.records(control.sessions.store.sessions_with_ledgers().await?).await?;
+    let mut used: Vec<Used> = records
+        .into_iter()
+        .map(|(session, ledger)| Used {
+            session: session.id,
+            status: session.status(),
+            standing: ledger.standing(session.cap_bytes),
+            provider: session.provider,
+        })
+        .filter(|used| used.standing.used.total() > 0 || used.standing.reserved > 0)
+        .collect();
+    used.sort_by_key(|used| (Reverse(used.standing.used.total()), used.session));
+    Ok(used)
+}
+
+/// What sessions used in the last 24 hours, those that are removed too. With many sessions the answer may be some seconds old.
 #[utoipa::path(get, path = "/admin/v1/usage", operation_id = "usage", tag = "overview", params(Wanted),
     security(("operator" = [])), responses((status = 200, description = "A page, and sums", body = UsagePage)))]
 pub(super) async fn usage(
@@ -163,21 +190,15 @@ pub(super) async fn usage(
 ) -> Result<Json<UsagePage>, Problem> {
     let provider: Option<ProviderId> = parsed("provider", wanted.provider.as_deref())?;
     let limit = page(wanted.limit, PAGE, LARGEST_PAGE)?;
-    let control = &admin.control;
-    let records = control.records(control.sessions.store.sessions_with_ledgers().await?).await?;
-    let mut used: Vec<(&Session, Standing)> = records
-        .iter()
-        .filter(|(session, _)| provider.as_ref().is_none_or(|provider| session.provider == *provider))
-        .map(|(session, ledger)| (session, ledger.standing(session.cap_bytes)))
-        .filter(|(_, standing)| standing.used.total() > 0 || standing.reserved > 0)
-        .collect();
-    used.sort_by_key(|(session, standing)| (Reverse(standing.used.total()), session.id));
-    let sum = used.iter().fold(Usage::default(), |sum, (_, standing)| sum.plus(&standing.used));
-    let shown = used.iter().skip(wanted.offset as usize).take(limit).map(|(session, standing)| SessionUsage {
-        session_id: session.id.to_string(),
-        provider_id: session.provider.to_string(),
-        status: session.status().as_str(),
-        usage: UsageShown::new(standing),
+    let all = admin.used.get(async || used(&admin.control).await).await?;
+    let of_provider = |used: &&Used| provider.as_ref().is_none_or(|provider| used.provider == *provider);
+    let used: Vec<&Used> = all.iter().filter(of_provider).collect();
+    let sum = used.iter().fold(Usage::default(), |sum, used| sum.plus(&used.standing.used));
+    let shown = used.iter().skip(wanted.offset as usize).take(limit).map(|used| SessionUsage {
+        session_id: used.session.to_string(),
+        provider_id: used.provider.to_string(),
+        status: used.status.as_str(),
+        usage: UsageShown::new(&used.standing),
     });
     Ok(Json(UsagePage {
         total: used.len(),
@@ -185,7 +206,7 @@ pub(super) async fn usage(
         used_in: sum.bytes_in,
         used_out: sum.bytes_out,
         forfeited: sum.forfeited,
-        reserved: used.iter().map(|(_, standing)| standing.reserved).sum(),
+        reserved: used.iter().map(|used| used.standing.reserved).sum(),
         sessions: shown.collect(),
     }))
 }
