@@ -6,6 +6,7 @@
 //! which the load has its part; and once with both where the proxy has the first to itself (`gateway.cores`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -51,10 +52,12 @@ async fn measure(house: &House, effort: Effort, cores: Allowed, name: &str) -> R
     let registered = register(&runit, house.upstream, sessions, false).await?;
 
     let heartbeats: Arc<[Vec<u8>]> = registered.iter().map(heartbeat).collect();
+    // Each agent's turn comes after all others', whatever is measured meanwhile.
+    let turns = Arc::new(AtomicUsize::new(0));
     let beat = || {
-        let (heartbeats, address) = (Arc::clone(&heartbeats), runit.control);
+        let (heartbeats, turns, address) = (Arc::clone(&heartbeats), Arc::clone(&turns), runit.control);
         async move {
-            let request = move |index: u32| heartbeats[index as usize % heartbeats.len()].clone();
+            let request = move |_| heartbeats[turns.fetch_add(1, Ordering::Relaxed) % heartbeats.len()].clone();
             // The upstream is on this thread's runtime.
             tokio::task::spawn_blocking(move || schedule::keep(address, pace, turn, request)).await?
         }
@@ -101,9 +104,12 @@ fn rate(tally: &Tally, took: Duration) -> f64 {
     tally.done as f64 / took.as_secs_f64()
 }
 
+/// What an agent tells of its container.
+const REPORT: &str = r#"{"egressBytes":1234567,"egressCapBytes":1000000000,"egressCut":false,"busy":"a kernel is busy","idleSeconds":0,"millicores":250,"memoryBytes":3900000000,"processes":20,"limits":{"millicores":2000,"memoryBytes":8000000000,"processes":512},"killedForMemory":0}"#;
+
 /// An agent's heartbeat, as bytes.
 fn heartbeat(session: &Rented) -> Vec<u8> {
-    let body = format!("{{\"sessionId\":\"{}\"}}", session.id);
+    let body = format!("{{\"sessionId\":\"{}\",\"reachable\":true,\"report\":{REPORT}}}", session.id);
     let bearer = credential(&session.secret).replace("token ", "Bearer ");
     format!(
         "POST /provider/heartbeat HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\n\
