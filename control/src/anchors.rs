@@ -108,7 +108,11 @@ impl Anchors {
             trail.record(vec![SecurityEvent::new(EventKind::TrailTampered, clock.now())]).await?;
             head = store.trail_marks().await?.head;
         }
-        match file.write(&head) {
+        // It waits for the disk.
+        let (file, writing) = (file.clone(), head);
+        let written =
+            tokio::task::spawn_blocking(move || file.write(&writing)).await.map_err(io::Error::from).flatten();
+        match written {
             Ok(()) => self.written = Some(head),
             Err(error) => tracing::error!(%error, "the audit trail's anchor cannot be written"),
         }
