@@ -7,13 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runit_config::NodeSettings;
 use runit_core::event::{EventKind, SecurityEvent};
 use runit_core::store::{Store, StoreError};
-use runit_core::trail::{ChainHash, Mark, SealedMark, TrailKey, Verdict, Verifier};
+use runit_core::trail::{ChainHash, Mark, SealedMark, TrailKey, TrailMarks, Verdict, Verifier};
 use runit_core::{Clock, Timestamp};
 
 use crate::data_dir::DataDir;
@@ -25,7 +25,7 @@ const LOGGED_EVERY: Duration = Duration::from_secs(60);
 const PAGE: u32 = 1_000;
 
 /// The file that holds the newest anchor.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnchorFile(PathBuf);
 
 impl AnchorFile {
@@ -55,30 +55,38 @@ impl AnchorFile {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all((to_json(anchor) + "\n").as_bytes())?;
         file.sync_data()?;
-        fs::rename(draft, &self.0)
+        fs::rename(draft, &self.0)?;
+        let directory = self.0.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
     }
 
-    /// The first anchor, before the first event.
+    /// Writes the first anchor of a trail that has no event yet.
     ///
     /// # Errors
-    /// When the store fails.
-    pub(crate) async fn begin(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let head = store.trail_marks().await?.head;
-        if head.mark.hash == ChainHash::START
-            && !self.0.exists()
-            && let Err(error) = self.write(&head)
-        {
-            tracing::error!(%error, "the audit trail's anchor cannot be written");
-        }
-        Ok(())
+    /// When it cannot be written.
+    pub(crate) fn begin(&self, head: &SealedMark) -> io::Result<()> {
+        if head.mark.hash == ChainHash::START && !self.0.exists() { self.write(head) } else { Ok(()) }
     }
+}
+
+/// Why the trail is not, or may not be, what it was.
+#[derive(Debug, thiserror::Error)]
+enum Shortened {
+    #[error("it lacks the anchored event {0}")]
+    Lacks(u64),
+    #[error("the anchor is gone")]
+    NoAnchor,
+    #[error("the anchor cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
 }
 
 /// Writes anchors for as long as the node runs.
 #[derive(Default)]
 pub(crate) struct Anchors {
-    written: Option<SealedMark>,
+    written: Option<(AnchorFile, SealedMark)>,
     logged: Option<(Mark, Timestamp)>,
+    /// The trail has been told that it was shortened, which is found again until an anchor can be written.
+    told: bool,
 }
 
 impl Anchors {
@@ -91,33 +99,48 @@ impl Anchors {
         clock: &dyn Clock,
     ) -> Result<(), StoreError> {
         let marks = store.trail_marks().await?;
-        if self.written == Some(marks.head) {
+        if self.written.as_ref().is_some_and(|(at, written)| at == file && *written == marks.head) {
             return Ok(());
         }
-        let shortened = match self.written.map_or_else(|| file.read(), |written| Ok(Some(written))) {
-            Ok(Some(before)) if marks.base.excuses(&before.mark) || has(store, before.mark).await? => None,
-            Ok(Some(_)) => Some("it lacks an anchored event"),
-            // A node that joins others has none yet; one with a store of its own has had one before its first event.
-            Ok(None) if store.is_shared() || marks.head.mark.hash == ChainHash::START => None,
-            Ok(None) => Some("there is no anchor any more"),
-            Err(_) => Some("the anchor cannot be read"),
-        };
         let mut head = marks.head;
-        if let Some(why) = shortened {
-            tracing::error!("the audit trail was shortened, or may have been: {why}");
+        let shortened = self.shortened(file, store, &marks).await?;
+        if let (Some(why), false) = (shortened, self.told) {
+            tracing::error!(%why, "the audit trail was shortened, or may have been");
             trail.record(vec![SecurityEvent::new(EventKind::TrailTampered, clock.now())]).await?;
+            self.told = true;
             head = store.trail_marks().await?.head;
         }
         // It waits for the disk.
-        let (file, writing) = (file.clone(), head);
+        let writing = file.clone();
         let written =
-            tokio::task::spawn_blocking(move || file.write(&writing)).await.map_err(io::Error::from).flatten();
+            tokio::task::spawn_blocking(move || writing.write(&head)).await.map_err(io::Error::from).flatten();
         match written {
-            Ok(()) => self.written = Some(head),
+            Ok(()) => (self.written, self.told) = (Some((file.clone(), head)), false),
             Err(error) => tracing::error!(%error, "the audit trail's anchor cannot be written"),
         }
         self.log(&head, clock.now());
         Ok(())
+    }
+
+    /// Whether the trail has what was anchored last, by this process or by the one before it.
+    async fn shortened(
+        &self,
+        file: &AnchorFile,
+        store: &dyn Store,
+        marks: &TrailMarks,
+    ) -> Result<Option<Shortened>, StoreError> {
+        let before = match &self.written {
+            Some((_, written)) => Ok(Some(*written)),
+            None => file.read(),
+        };
+        Ok(match before {
+            Ok(Some(before)) if marks.base.excuses(&before.mark) || has(store, before.mark).await? => None,
+            Ok(Some(before)) => Some(Shortened::Lacks(before.mark.place)),
+            // A node that joins others has none yet; one with a store of its own has had one before its first event.
+            Ok(None) if store.is_shared() || marks.head.mark.hash == ChainHash::START => None,
+            Ok(None) => Some(Shortened::NoAnchor),
+            Err(error) => Some(error.into()),
+        })
     }
 
     fn log(&mut self, head: &SealedMark, now: Timestamp) {

@@ -113,6 +113,9 @@ pub enum StartError {
     /// The listener's certificate cannot be used.
     #[error("control.tls")]
     Certificate(#[from] BadPair),
+    /// The first anchor of the audit trail cannot be written.
+    #[error("the audit trail's anchor cannot be written: audit.anchor_file, or control.data_dir")]
+    Anchor(#[source] io::Error),
     /// A webhook's target cannot be used.
     #[error(transparent)]
     Webhooks(#[from] TargetError),
@@ -370,7 +373,8 @@ impl Control {
 
     /// Sessions that nobody can serve any more are removed, so that their agents are told to register again.
     async fn load(&self) -> Result<(), StartError> {
-        AnchorFile::of(&self.settings.load()).begin(&*self.sessions.store).await?;
+        let head = self.sessions.store.trail_marks().await?.head;
+        AnchorFile::of(&self.settings.load()).begin(&head).map_err(StartError::Anchor)?;
         for id in self.sessions.load(|keys| self.keys.standing(keys)).await? {
             tracing::warn!(
                 session = %id,

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::program::{Program, command};
+use crate::program::{Program, command, command_with};
 
 fn verify(directory: &Path, anchors: &[&str]) -> (Option<i32>, String) {
     let mut arguments = vec!["events", "verify"];
@@ -168,6 +168,40 @@ async fn a_node_whose_anchor_is_gone_or_spoilt_says_so() {
         let (code, text) = verify(directory, &[]);
         assert_eq!((code, text.contains("event 2: the node reports")), (Some(1), true), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_can_write_no_anchor_says_once_that_it_is_gone_and_a_new_one_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    let anchor = elsewhere.join("trail.anchor");
+    let environment =
+        [("RUNIT_AUDIT__ANCHOR_FILE", anchor.to_str().unwrap()), ("RUNIT_CONTROL__SWEEP_INTERVAL_MS", "50")];
+    let refused = command_with(directory.path(), &environment, &["serve"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("anchor cannot be written"), "{refused:?}");
+
+    fs::create_dir(&elsewhere).unwrap();
+    let program = Program::start_with(directory.path(), &environment);
+    register(&program, 1).await;
+    while !fs::read_to_string(&anchor).is_ok_and(|text| text.contains("\"place\":1")) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    drop(program);
+    fs::remove_dir_all(&elsewhere).unwrap();
+    let program = Program::start_with(directory.path(), &environment);
+    let told = || {
+        let exported = command_with(directory.path(), &environment, &["events", "export"]).stdout;
+        String::from_utf8(exported).unwrap().matches("TRAIL_TAMPERED").count()
+    };
+    while told() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // Some sweeps later it is still the one.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    register(&program, 2).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(told(), 1);
 }
 
 async fn anchored_elsewhere(directory: &Path, before: &str) {
