@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use runit_config::{NodeSettings, WebhookTarget};
@@ -28,6 +28,14 @@ const KEPT: Duration = Duration::from_secs(3);
 const PAGE: u32 = 64;
 /// So many events that are none of a target's move its cursor: else they would be read again at each look.
 const PASSED_OVER: u64 = 1_000;
+/// Fewer do after so long: else they would seem to be missed when retention removes them.
+const PASSED_FOR: Duration = Duration::from_secs(60);
+
+/// How far a target's events were looked for; its cursor may be behind that where there were none.
+struct Looked {
+    place: u64,
+    saved_at: Instant,
+}
 
 /// A receiver.
 #[derive(Debug, Clone)]
@@ -176,17 +184,18 @@ impl Webhooks {
     }
 
     async fn serve(&self, target: &Target) {
+        let mut looked = Looked { place: 0, saved_at: Instant::now() };
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             look.tick().await;
             // What failed is logged by the store, and tried again at the next look.
-            while let Ok(true) = self.send_page(target).await {}
+            while let Ok(true) = self.send_page(target, &mut looked).await {}
         }
     }
 
     /// Sends some events; whether there may be more.
-    async fn send_page(&self, target: &Target) -> Result<bool, StoreError> {
+    async fn send_page(&self, target: &Target, looked: &mut Looked) -> Result<bool, StoreError> {
         if !self.has_turn(target).await? {
             return Ok(false);
         }
@@ -200,14 +209,17 @@ impl Webhooks {
         let marks = self.store.trail_marks().await?;
         let (base, head) = (marks.base.mark.place, marks.head.mark.place);
         if base > cursor {
-            let missed = base - cursor;
-            tracing::error!(
-                receiver = target.name,
-                missed,
-                "retention removed events before a webhook's receiver took them"
-            );
-            self.metrics.webhook_missed(&target.name, missed);
-            self.store.save_webhook_cursor(target.name.clone(), base).await?;
+            let seen = cursor.max(looked.place);
+            self.store.save_webhook_cursor(target.name.clone(), base.max(seen)).await?;
+            let missed = base.saturating_sub(seen);
+            if missed > 0 {
+                tracing::error!(
+                    receiver = target.name,
+                    missed,
+                    "retention removed what a webhook's receiver had not taken"
+                );
+                self.metrics.webhook_missed(&target.name, missed);
+            }
         }
         let filter = EventFilter { kinds: target.kinds.clone(), ..EventFilter::default() };
         let events = self.store.find_events(filter, EventsFrom::After(cursor), PAGE).await?;
@@ -217,8 +229,13 @@ impl Webhooks {
             }
             self.store.save_webhook_cursor(target.name.clone(), event.place).await?;
         }
-        if events.is_empty() && head.saturating_sub(cursor) >= PASSED_OVER {
-            self.store.save_webhook_cursor(target.name.clone(), head).await?;
+        if events.is_empty() {
+            looked.place = head;
+            let passed = head.saturating_sub(cursor);
+            if passed >= PASSED_OVER || passed > 0 && looked.saved_at.elapsed() >= PASSED_FOR {
+                self.store.save_webhook_cursor(target.name.clone(), head).await?;
+                looked.saved_at = Instant::now();
+            }
         }
         Ok(!events.is_empty())
     }
