@@ -1,9 +1,8 @@
 //! The audit trail: every security event goes to the log, the metrics, and the store.
 //!
 //! Whoever is refused can cause that event again at will (a guessed token, a request over the limit) and must not fill
-//! the disk with it: of refusals [`REFUSALS_PER_WINDOW`] a minute are kept for each network, kind and session, the rest are
-//! counted in the metrics only. (A refusal names a session to whoever knows a token of it, so nobody has many.) What has
-//! changed a session is always kept.
+//! the disk with it: of refusals [`REFUSALS_PER_WINDOW`] a minute are kept for each network and kind, the rest are
+//! counted in the metrics only. What has changed a session is always kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,9 +22,6 @@ const REFUSALS_PER_WINDOW: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is refused: a kind, to whom, and about which session.
-type Refused = (EventKind, Option<NetworkKey>, Option<SessionId>);
-
 type ProviderOf = dyn Fn(SessionId) -> Option<ProviderId> + Send + Sync;
 
 /// Where events go.
@@ -34,7 +30,7 @@ pub(crate) struct Trail {
     metrics: Arc<Metrics>,
     /// Whose session it is.
     provider_of: Box<ProviderOf>,
-    kept: Mutex<SlidingLog<Refused>>,
+    kept: Mutex<SlidingLog<(EventKind, Option<NetworkKey>)>>,
     tally: Mutex<Tally>,
     /// Changes when the store has more events than before.
     news: watch::Sender<()>,
@@ -66,7 +62,7 @@ impl Trail {
         if let (true, Some(at)) = (self.store.append_events(kept).await?, at) {
             // The store's own event, which is before these in the trail.
             let tampered = SecurityEvent::new(EventKind::TrailTampered, at);
-            self.keeps(&tampered);
+            self.count_one(&tampered);
             tracing::info!(target: "runit_security", "{}", line(&tampered));
             tracing::error!(
                 "the head of the audit trail has no valid seal: it was tampered with, or the sealing key changed"
@@ -99,10 +95,14 @@ impl Trail {
         self.metrics.event(kind);
     }
 
-    fn keeps(&self, event: &SecurityEvent) -> bool {
+    fn count_one(&self, event: &SecurityEvent) {
         self.count(event.kind);
         self.with_tally(|tally| tally.add(event.kind, 1, event.at));
-        let key = (event.kind, event.address.map(RenterAddress::network), event.session);
+    }
+
+    fn keeps(&self, event: &SecurityEvent) -> bool {
+        self.count_one(event);
+        let key = (event.kind, event.address.map(RenterAddress::network));
         !is_refusal(event.kind)
             || self.kept.lock().unwrap_or_else(PoisonError::into_inner).admit(&key, event.at).admitted
     }

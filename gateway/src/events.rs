@@ -7,7 +7,7 @@ use pingora_limits::rate::Rate;
 use runit_core::{Authority, SecurityEvent};
 use tokio::sync::mpsc;
 
-/// Events of one kind from one network, about one session, in one minute; what is more is only counted.
+/// Events of one kind from one network in one minute; what is more is only counted.
 const PER_MINUTE: isize = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Events that may wait to be recorded.
@@ -32,12 +32,13 @@ impl EventSink {
     /// is full: it is counted then.
     pub(crate) fn send(&self, event: SecurityEvent) {
         let (kind, network) = (event.kind, event.address.map(|address| address.network()));
-        if self.rate.observe(&(kind, network, event.session), 1) > PER_MINUTE || self.queue.try_send(event).is_err() {
+        if self.rate.observe(&(kind, network), 1) > PER_MINUTE || self.queue.try_send(event).is_err() {
             self.authority.count(kind);
         }
     }
 
-    /// Sends an event of a limit that a network runs into, at most once a minute: each refusal is counted as one already.
+    /// Sends an event of a limit that a network runs into, for each session at most once a minute (by the same estimate):
+    /// `runit_gateway_refusals_total` has each refusal.
     pub(crate) fn send_first(&self, event: SecurityEvent) {
         let network = event.address.map(|address| address.network());
         if self.limited.observe(&(network, event.session), 1) == 1 {

@@ -221,6 +221,30 @@ async fn the_trail_is_read_in_pages_and_followed_live() {
 }
 
 #[tokio::test]
+async fn whatever_names_a_session_names_its_provider() {
+    let app = TestApp::start().await;
+    let session = app.register().await;
+    app.claim(&session.token, 2, None).await.unwrap();
+    assert!(app.claim(&session.token, 3, None).await.is_err());
+    app.client(2).post(&format!("/renter/release/{}", session.token), json!({})).await.expect(200);
+    let foreign = offer_with(json!({ "publicUrl": "https://example.com" }));
+    app.client(1).post("/provider/session", foreign).await.expect_status(400);
+    let events = get(&app, "/admin/v1/events?provider=gpu-box&after=0").await;
+    let kinds: Vec<&str> =
+        events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "NEW_PROVIDER_REGISTERED",
+            "SESSION_LOCKED",
+            "SESSION_HIJACK_ATTEMPT",
+            "SESSION_RELEASED",
+            "SUSPICIOUS_PROVIDER_URL"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_revoked_key_hears_nothing_more() {
     let app = TestApp::start().await;
     let (key, id) = make_key(&app, "read").await;
