@@ -87,7 +87,7 @@ impl Metrics {
             )?,
             turned_away: counter(
                 "runit_control_turned_away_total",
-                "Connections closed before their first request, by the limit that they ran into",
+                "Connections closed before their first request or between two, by the limit that they ran into",
                 &["limit"],
             )?,
             events: counter("runit_security_events_total", "Security events, by kind, also those not kept", &["kind"])?,

@@ -227,7 +227,7 @@ impl Drop for InUse {
     }
 }
 
-/// An answer, with the place that it keeps until it is told.
+/// An answer, with the place that it keeps until all of it is handed over to be written.
 struct Answered {
     body: Body,
     _in_use: InUse,

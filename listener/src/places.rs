@@ -1,10 +1,10 @@
 //! Places: how many connections a listener has, by network and in all, and which one gives way when all are taken.
 //!
 //! A connection *waits* until it has asked for something: until its first request's head is there. It keeps its place while it
-//! is answered, and *rests* from then to its next request. When all places are taken, the one that has waited longest
-//! gives way: whoever means to ask does so within moments, so it is a silent one that goes. Where none waits, it is the
-//! one that has rested longest; where a network has all that it may have, the one of its own. A client whose resting
-//! connection is gone makes another one.
+//! is answered, and *rests* from then to its next request. When all places are taken, the one that has rested longest gives
+//! way, whose client makes another one; or, where more than a quarter of all wait, the one that has waited longest: whoever
+//! means to ask does so within moments, so it is a silent one that goes. Where a network has all that it may have, one of
+//! its own that rests does.
 //!
 //! Invariant: a place is given back exactly once, when it is dropped or has to give way; networks and sites without a
 //! place take no memory. One lock holds all of it; it is taken when a connection comes, asks, rests and goes.
@@ -91,6 +91,7 @@ pub struct Place {
     gives_way: Arc<Notify>,
     /// Since when it waits or rests, or [`IN_USE`]. Relaxed: read and written under the table's lock.
     turn: AtomicU64,
+    /// Relaxed: whoever reads it is the task that has asked.
     has_asked: AtomicBool,
 }
 
@@ -159,10 +160,12 @@ impl Table {
         self.turn
     }
 
-    /// Takes the place of the one that has waited longest, or else rested longest; `false` if there is none.
+    /// Takes the place of one that waits or rests; `false` if there is none.
     fn dismiss(&mut self) -> bool {
-        let turn = self.waiting.keys().next().or(self.resting.keys().next()).copied();
-        self.dismiss_turn(turn)
+        let (waits, rests) = (self.waiting.keys().next(), self.resting.keys().next());
+        let many_wait = self.waiting.len() > self.taken / 4;
+        let turn = if many_wait { waits.or(rests) } else { rests.or(waits) };
+        self.dismiss_turn(turn.copied())
     }
 
     /// The same within a network, where one rests.

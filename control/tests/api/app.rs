@@ -264,7 +264,7 @@ impl TestApp {
         }
     }
 
-    /// Connections to the API that were closed before their first request, by one limit.
+    /// Connections to the API that were closed before their first request or between two, by one limit.
     pub(crate) fn turned_away(&self, limit: &str) -> f64 {
         self.counted("runit_control_turned_away_total", limit)
     }
