@@ -216,10 +216,7 @@ pub(crate) fn ended(outcome: anyhow::Result<Finding>) -> ExitCode {
     match outcome {
         Ok(Finding::Well) => ExitCode::SUCCESS,
         Ok(Finding::Wrong) => ExitCode::FAILURE,
-        // Whoever read the output has read enough.
-        Err(error) if error.downcast_ref().is_some_and(|Untold(why)| why.kind() == io::ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
+        Err(error) if is_read_enough(&error) => ExitCode::SUCCESS,
         Err(error) => crate::failed(&error, crate::NOT_DONE.into()),
     }
 }
@@ -243,12 +240,10 @@ fn check_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
 }
 
 fn checked(what: &str, problems: &[String]) -> anyhow::Result<Finding> {
-    problems.iter().try_for_each(|problem| say(problem))?;
     if problems.is_empty() {
-        say(&format!("{what}: whole"))?;
-        return Ok(Finding::Well);
+        return Finding::Well.told(&[format!("{what}: whole")]);
     }
-    Ok(Finding::Wrong)
+    Finding::Wrong.told(problems)
 }
 
 fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
@@ -262,9 +257,11 @@ fn migrate_store(settings: &NodeSettings) -> anyhow::Result<Finding> {
     })?;
     let [sessions, records] = [moved.sessions.len(), moved.records.len()];
     let [events, keys] = [moved.events.len(), moved.keys.len()];
-    say(&format!("{sessions} sessions, {records} usage records, {events} events and {keys} keys moved"))?;
-    differences.iter().try_for_each(|what| say(&format!("not the same in both: {what}")))?;
-    Ok(if differences.is_empty() { Finding::Well } else { Finding::Wrong })
+    let finding = if differences.is_empty() { Finding::Well } else { Finding::Wrong };
+    let mut lines =
+        vec![format!("{sessions} sessions, {records} usage records, {events} events and {keys} keys moved")];
+    lines.extend(differences.iter().map(|what| format!("not the same in both: {what}")));
+    finding.told(&lines)
 }
 
 fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> {
@@ -272,14 +269,15 @@ fn verify(settings: &NodeSettings, given: &[String]) -> anyhow::Result<Finding> 
     let anchored = AnchorFile::of(settings).read().context("the anchor file cannot be read")?;
     let given = given.iter().map(|text| serde_json::from_str(text).context("not an anchor"));
     let anchors = anchored.map(Ok).into_iter().chain(given).collect::<anyhow::Result<Vec<SealedMark>>>()?;
-    let mut verdict = runtime.block_on(anchors::verify(&*store, &key, &anchors))?;
-    verdict.findings.iter().try_for_each(|finding| say(&finding.to_string()))?;
+    let verdict = runtime.block_on(anchors::verify(&*store, &key, &anchors))?;
+    let mut lines: Vec<String> = verdict.findings.iter().map(ToString::to_string).collect();
     if anchors.is_empty() && verdict.events > 0 {
-        say("there is no anchor: a removed end could not be seen")?;
-        return Ok(Finding::Wrong);
+        lines.push("there is no anchor: a removed end could not be seen".to_owned());
+        return Finding::Wrong.told(&lines);
     }
-    say(&format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()))?;
-    Ok(verdict.findings.pop().map_or(Finding::Well, |_| Finding::Wrong))
+    lines.push(format!("{} events, {} anchors, {} findings", verdict.events, anchors.len(), verdict.findings.len()));
+    let finding = if verdict.findings.is_empty() { Finding::Well } else { Finding::Wrong };
+    finding.told(&lines)
 }
 
 fn reseal(settings: &NodeSettings) -> anyhow::Result<Finding> {
@@ -338,12 +336,12 @@ fn test_webhooks(settings: &NodeSettings, name: Option<&str>) -> anyhow::Result<
     let mut finding = Finding::Well;
     for target in &targets {
         match runtime.block_on(target.test(&clock)) {
-            Ok(()) => say(&format!("{}: taken", target.name()))?,
+            Ok(()) => finding.told(&[format!("{}: taken", target.name())])?,
             Err(error) => {
-                say(&format!("{}: {error}", target.name()))?;
                 finding = Finding::Wrong;
+                finding.told(&[format!("{}: {error}", target.name())])?
             }
-        }
+        };
     }
     Ok(finding)
 }
@@ -378,6 +376,21 @@ fn own(settings: &NodeSettings) -> anyhow::Result<PathBuf> {
         "the store is the database that store.url names: PostgreSQL's own tools do that, pg_dump and pg_restore"
     );
     Ok(DataDir::of(settings).database())
+}
+
+impl Finding {
+    /// What was found, whether or not anybody reads all that is said of it.
+    fn told(self, lines: &[String]) -> anyhow::Result<Self> {
+        match lines.iter().try_for_each(|line| say(line)) {
+            Err(error) if !is_read_enough(&error) => Err(error),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// Whoever reads the output has closed it.
+fn is_read_enough(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|Untold(why)| why.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Nobody takes the command's answer.
