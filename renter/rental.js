@@ -124,6 +124,8 @@ function refused(code) {
     by("reconnect").hidden = false;
   } else if (code === "unknown_token") {
     end("This session is not yours any more: it was released, its provider has gone, or you were away for too long.");
+    // Also after a reload, when nothing was heard of it before.
+    offerStatement(rental.accessToken);
     closeStatement();
   }
 }

@@ -14,8 +14,9 @@ box.addEventListener("toggle", () => box.open && read());
 export function offerStatement(of) {
   token = of;
   box.hidden = of === null;
-  if (of === null) {
-    box.open = false;
+  box.open &&= of !== null;
+  for (const shown of box.querySelectorAll("dd, p")) {
+    shown.textContent = "";
   }
 }
 
@@ -34,7 +35,11 @@ async function read() {
       show(known);
     }
   } catch (error) {
-    by("-note").textContent = error.message;
+    if (mine === token && error.code === "unknown_token") {
+      offerStatement(null); // it was never taken
+    } else if (mine === token) {
+      by("-note").textContent = error.message;
+    }
   }
 }
 
