@@ -180,7 +180,7 @@ async fn used(control: &Control) -> Result<Vec<Used>, StoreError> {
     Ok(used)
 }
 
-/// What sessions used in the last 24 hours, those that are removed too. With many sessions the answer may be some seconds old.
+/// What sessions used in the last 24 hours, those that are removed too. Where it takes long to find out, the answer may be up to 30 s old.
 #[utoipa::path(get, path = "/admin/v1/usage", operation_id = "usage", tag = "overview", params(Wanted),
     security(("operator" = [])), responses((status = 200, description = "A page, and sums", body = UsagePage)))]
 pub(super) async fn usage(

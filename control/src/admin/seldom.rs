@@ -7,8 +7,10 @@ use tokio::sync::Mutex;
 
 /// What takes less is found out anew for everybody who asks.
 const LONG: Duration = Duration::from_millis(50);
-/// It is good for so many times as long as it took, so that no more than a tenth of a thread is busy with it.
+/// It is good for so many times as long as it took, so that no more than a tenth of a thread is busy with it, and no longer than
+/// so long.
 const GOOD_FOR: u32 = 9;
+const LONGEST: Duration = Duration::from_secs(30);
 
 pub(super) struct Seldom<T>(Mutex<Option<Found<T>>>);
 
@@ -32,31 +34,42 @@ impl<T> Seldom<T> {
             return Ok(Arc::clone(&found.what));
         }
         let what = Arc::new(find().await?);
-        let (now, took) = (Instant::now(), asked_at.elapsed());
-        if took >= LONG {
-            *known = Some(Found { what: Arc::clone(&what), good_until: now + took * GOOD_FOR });
+        let now = Instant::now();
+        if let Some(good_for) = good_for(now - asked_at) {
+            *known = Some(Found { what: Arc::clone(&what), good_until: now + good_for });
         }
         Ok(what)
     }
+}
+
+/// For how long what took so long to find is not asked about again; none: not at all.
+fn good_for(took: Duration) -> Option<Duration> {
+    (took >= LONG).then(|| (took * GOOD_FOR).min(LONGEST))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn what_takes_long_is_good_for_a_while_and_what_does_not_is_asked_each_time() {
+        assert_eq!(good_for(LONG - Duration::from_millis(1)), None);
+        assert_eq!(good_for(Duration::from_secs(1)), Some(Duration::from_secs(9)));
+        assert_eq!(good_for(Duration::from_secs(60)), Some(LONGEST));
+    }
 
     #[tokio::test]
-    async fn what_takes_long_is_asked_once_for_many_and_what_does_not_for_each() {
-        for (takes, times) in [(LONG, 1), (Duration::ZERO, 5)] {
-            let (seldom, asked) = (Seldom::default(), std::sync::atomic::AtomicU32::new(0));
-            let one = || {
-                seldom.get(async || {
-                    tokio::time::sleep(takes).await;
-                    Ok::<_, Infallible>(asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                })
-            };
-            futures::future::join_all((0..5).map(|_| one())).await;
-            assert_eq!(asked.into_inner(), times, "{takes:?}");
-        }
+    async fn one_asks_for_many() {
+        let (seldom, asked) = (Seldom::default(), AtomicU32::new(0));
+        let one = || {
+            seldom.get(async || {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok::<_, Infallible>(asked.fetch_add(1, Ordering::Relaxed))
+            })
+        };
+        futures::future::join_all((0..5).map(|_| one())).await;
+        assert_eq!(asked.into_inner(), 1);
     }
 }
