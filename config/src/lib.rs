@@ -20,20 +20,19 @@ mod problem;
 mod secret;
 mod store;
 mod traces;
+mod webhooks;
 
 pub use agent::{
     Agent, AgentSettings, Container, Egress, EgressMode, Gate, Tunnel, TunnelKind, TunnelProtocol, Workspace,
 };
 pub use limits::{Limits, Rate};
 pub use live::{LiveSettings, RELOADABLE, Reload};
-pub use node::{
-    Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Registration, Tls, Upstream, WebhookTarget,
-    Webhooks,
-};
+pub use node::{Control, Gateway, Limit, Lock, Log, LogFormat, NodeSettings, Quota, Registration, Tls, Upstream};
 pub use problem::{Problem, Problems, Source};
 pub use runit_core::{LockMode, Secret};
 pub use store::Store;
 pub use traces::Traces;
+pub use webhooks::{WebhookTarget, Webhooks};
 
 use std::ffi::OsString;
 use std::path::Path;

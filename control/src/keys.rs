@@ -15,7 +15,7 @@ use runit_core::{KeyId, NetworkKey, ProviderId, Secret, SecretHash, Timestamp};
 use crate::random::{self, NoRandomness};
 use runit_core::limit::{Limit, SlidingLog};
 
-/// Keys of no use that a network may present before none of its keys is looked at any more.
+/// Keys of no use that a network may present before none but made ones is looked at any more.
 const GUESSES: Limit = Limit { requests: 20, window: Duration::from_secs(60) };
 
 /// The keys that there are.
