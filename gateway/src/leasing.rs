@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::live::{Drought, LiveSession};
 use crate::metrics::Metrics;
 use crate::quota::Quota;
-use crate::settlement::{Active, Round};
+use crate::settlement::{Active, Reported, Round};
 
 /// How often usage is reported and idleness looked for.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
@@ -113,14 +113,14 @@ impl Leasing {
     /// Sends a round of reports.
     async fn report(self: Arc<Self>, round: Round) {
         let Round { reports, present, moved } = round;
-        let all = reports.iter().flat_map(|(_, reports, _)| reports.iter().copied()).collect::<Vec<_>>();
+        let all = reports.iter().flat_map(|one| one.leases.iter().copied()).collect::<Vec<_>>();
         let began = Instant::now();
         if !all.is_empty() {
             match timeout(self.renewal_wait(), self.authority.settle(all)).await {
                 Ok(Ok(())) => {
                     self.metrics.settlement_lag.set(0.0);
-                    for (session, reports, told) in &reports {
-                        session.book.lock().await.sent(reports);
+                    for Reported { session, leases, told } in &reports {
+                        session.book.lock().await.sent(leases);
                         session.note_told(*told);
                     }
                 }

@@ -18,11 +18,19 @@ const QUOTA: Duration = Duration::from_secs(2);
 /// Output alone shows presence only from so many bytes on: an answer to nobody, such as a ping, is shorter.
 const PRESENT_OUTPUT_BYTES: u64 = 4096;
 
+/// What there is to tell the ledger of a session.
+pub(crate) struct Reported {
+    pub(crate) session: Arc<LiveSession>,
+    /// In the order of its leases.
+    pub(crate) leases: Vec<LeaseReport>,
+    /// All bytes that the ledger has heard of then.
+    pub(crate) told: u64,
+}
+
 /// What there is to tell the authority.
 #[derive(Default)]
 pub(crate) struct Round {
-    /// By session, in the order of its leases, with all bytes that the ledger has heard of then.
-    pub(crate) reports: Vec<(Arc<LiveSession>, Vec<LeaseReport>, u64)>,
+    pub(crate) reports: Vec<Reported>,
     /// Sessions whose renters have shown up.
     pub(crate) present: Vec<SessionId>,
     /// Sessions of which the renter should hear how they stand.
@@ -97,9 +105,10 @@ impl Active {
         self.session.note_end(&book);
         metrics.refunded_bytes.inc_by(given_back);
         if may_report {
-            let reports = book.reports();
-            if !reports.is_empty() {
-                round.reports.push((Arc::clone(&self.session), reports, book.attributed()));
+            let leases = book.reports();
+            if !leases.is_empty() {
+                let (session, told) = (Arc::clone(&self.session), book.attributed());
+                round.reports.push(Reported { session, leases, told });
                 if now.duration_since(self.quota_at) >= QUOTA {
                     self.quota_at = now;
                     round.moved.push(Arc::clone(&self.session));

@@ -210,8 +210,10 @@ mod tests {
         assert_eq!(node.report(), [(1, 30, 70, true), (2, 0, 20, false)]);
         assert_eq!(node.report(), [], "nothing new");
         node.spend(Direction::Out, 80);
+        assert_eq!(node.book.attributed(), 120, "what was spent since is not told of");
         assert_eq!(node.report(), [(2, 0, 100, true)]);
         assert!(node.book.is_empty());
+        assert_eq!(node.book.attributed(), 200, "also of leases that are closed");
     }
 
     #[test]
